@@ -1,0 +1,1 @@
+"""Floor 1: random views on device; jnp, key first."""

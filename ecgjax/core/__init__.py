@@ -1,0 +1,1 @@
+"""Floor 0: axes, configuration, trees, mesh, files."""

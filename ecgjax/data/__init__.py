@@ -1,0 +1,1 @@
+"""Floor 2: cohorts to shards to batches."""

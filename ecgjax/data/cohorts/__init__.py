@@ -1,0 +1,1 @@
+"""Cohorts: subjects, their recordings, labels and identifiers."""

@@ -1,0 +1,1 @@
+"""Floor 3: questions put to a checkpoint."""

@@ -1,0 +1,1 @@
+"""Floor 1: files to Recording or Volume, in physical units; numpy only."""

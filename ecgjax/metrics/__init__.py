@@ -1,0 +1,1 @@
+"""Floor 1: whole result arrays to numbers with intervals."""

@@ -1,0 +1,1 @@
+"""Floor 1: NNX modules; arrays in, a named dict out."""

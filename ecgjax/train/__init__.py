@@ -1,0 +1,1 @@
+"""Floor 2: state, step, loop, checkpoints."""
