@@ -53,7 +53,9 @@ class InputSpec:
         mine, theirs = self.to_json()[modality], other.to_json()[modality]
         if mine is None or theirs is None:
             return [] if mine == theirs else [f"{modality}: {mine} against {theirs}"]
-        return [f"{modality}.{key}: {mine[key]} against {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        return [
+            f"{modality}.{key}: {mine[key]} against {theirs[key]}" for key in mine if mine[key] != theirs[key]
+        ]
 
 
 def _plain(tree):

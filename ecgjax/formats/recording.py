@@ -20,7 +20,9 @@ class Recording:
     def __post_init__(self):
         rows = len(self.signal_mv)
         if rows != len(self.leads):
-            raise ValueError(f"{rows} signal rows but {len(self.leads)} lead names {self.leads}; give one name a row.")
+            raise ValueError(
+                f"{rows} signal rows but {len(self.leads)} lead names {self.leads}; give one name a row."
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
