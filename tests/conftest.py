@@ -1,0 +1,39 @@
+"""Eight fake CPU devices, strict promotion, and where real data and goldens lie."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_FLAGS = os.environ.get("XLA_FLAGS", "")
+if "xla_force_host_platform_device_count" not in _FLAGS:
+    os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_force_host_platform_device_count=8".strip()
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config):
+    """Grain's worker processes refuse to start while absl flags are unparsed."""
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()
+
+
+def _directory(variable: str, default: str) -> pathlib.Path:
+    path = pathlib.Path(os.environ.get(variable, _ROOT.parent / "shared" / default))
+    if not path.is_dir():
+        pytest.skip(f"{path} is missing; set {variable} to the directory that holds it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def goldens() -> pathlib.Path:
+    """Golden arrays for numerical parity."""
+    return _directory("ECGJAX_GOLDENS", "goldens")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Openly licensed ECG and CMR recordings."""
+    return _directory("ECGJAX_DATA", "data")
