@@ -69,7 +69,8 @@ def _overview() -> str:
 
 def _help(verb: str, job) -> str:
     rows = [
-        f"  --{flag.name}: {flag.help}" + (f" (default: {flag.default})" if flag.default not in (None, "") else "")
+        f"  --{flag.name}: {flag.help}"
+        + (f" (default: {flag.default})" if flag.default not in (None, "") else "")
         for flag in flags.FLAGS.get_key_flags_for_module(job.__name__)
     ]
     wrapped = [textwrap.fill(row, 100, subsequent_indent="      ") for row in rows]

@@ -12,7 +12,7 @@ from ecgjax.core import trees
 from ecgjax.core.interfaces import Batch, Tree
 
 RULES: tuple[tuple[str, str], ...] = (
-    (r"(^|/)(kernel|mask_token|class_token|positions)$", "fsdp"),
+    (r"(^|/)(kernel|mask_token|cls_token|positions)$", "fsdp"),
     (r"(^|/)(bias|scale|mean|var|count|step)$", "replicated"),
 )
 """First match from the top decides, for parameters, statistics and optimiser moments alike (their paths end
