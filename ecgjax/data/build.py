@@ -17,8 +17,8 @@ from etils import epath
 import ecgjax
 from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
 from ecgjax.data import identifiers, manifest, schema
-from ecgjax.data.build_shard import Context, Task, build_shards, read_sidecar, sidecar_path
-from ecgjax.data.cohorts.base import Cohort, Item
+from ecgjax.data.build_shard import AnyCohort, Context, Task, build_shards, read_sidecar, sidecar_path
+from ecgjax.data.cohorts.base import Item
 from ecgjax.data.examples import Recipe
 from ecgjax.data.manifest import Manifest, Shard, SplitSummary, TargetColumn
 from ecgjax.data.shards import WRITER_OPTIONS, check_content, local_path
@@ -30,7 +30,7 @@ REJECTS_NAME = "rejects.csv"
 
 
 def build(
-    cohort: Cohort,
+    cohort: AnyCohort,
     directory: epath.PathLike,
     *,
     conditioning_ecg: Mapping[str, Any] | None,
@@ -163,7 +163,7 @@ def _key(directory: epath.Path, key: bytes | None, key_file: epath.PathLike | No
     return identifiers.create_key(path)
 
 
-def _items(cohort: Cohort, withdrawn: Iterable[str]) -> tuple[list[Item], int]:
+def _items(cohort: AnyCohort, withdrawn: Iterable[str]) -> tuple[list[Item], int]:
     items = list(cohort.items())
     splits: dict[str, tuple[int, str]] = {}
     records: dict[str, int] = {}
@@ -206,7 +206,7 @@ def _hash(items: Sequence[Item], key: bytes) -> str:
     return digest.hexdigest()
 
 
-def _description(cohort: Cohort, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def _description(cohort: AnyCohort, given: Mapping[str, Any] | None) -> dict[str, Any]:
     if given is not None:
         return dict(given)
     if not dataclasses.is_dataclass(cohort):
@@ -317,7 +317,7 @@ def _finish(directory, cohort, recipe, tasks, sidecars, config, digest, withdraw
     return result
 
 
-def _column(target, moments: Sequence[Sequence[float]]) -> TargetColumn:
+def _column(target, moments: Sequence[Sequence[int | float]]) -> TargetColumn:
     """Merges (count, mean, sum of squared deviations) of the shards in their order (Chan et al. 1979)."""
     count, mean, squares = 0, 0.0, 0.0
     for more, other, deviations in moments:

@@ -107,7 +107,7 @@ class ShardSource:
             ) from error
         return record
 
-    def __getitems__(self, positions: Sequence[int]) -> list[bytes]:
+    def __getitems__(self, positions: Iterable[SupportsIndex]) -> list[bytes]:
         """The intact records at `positions`."""
         return [self[position] for position in positions]
 

@@ -56,7 +56,7 @@ class TinyCohort:
         if fault == "flat":
             signal[2] = 0.1
         volume = Volume(rng.random((6, 9, SIDE, SIDE)) * 900, (10.0, 1.8, 1.8), ed=0, es=2)
-        targets = {"lvef": 60 - subject, "index": float(subject), "infarct": float(subject % 2)}
+        targets = {"lvef": 60.0 - subject, "index": float(subject), "infarct": float(subject % 2)}
         if subject % 7 == 3:
             del targets["lvef"]
         if fault == "label":
