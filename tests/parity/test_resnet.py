@@ -64,7 +64,7 @@ def test_gradient_and_running_statistics(golden, setting):
     golden.check(f"{short}/train/loss", value, floor=1e-5)
     golden.check_gradients(f"{short}/bn_after1", moved, floor=2e-5)
     # Batch norm over few values and ReLU kinks make the deep net chaotic in float32 (goldens' README).
-    golden.check_gradients(f"{short}/grad", gradients, floor={"r18": 1e-3, "r50": 2e-2}[short])
+    golden.check_gradients(f"{short}/grad", gradients, floor={"r18": 1e-4, "r50": 2e-2}[short])
 
 
 def test_running_variance_is_unbiased():
