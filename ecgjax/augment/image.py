@@ -20,9 +20,7 @@ def horizontal_flip(
     return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
 
-def rotate(
-    key: PRNGKeyArray, image: Float[Array, "y x c"], *, degrees: float
-) -> Float[Array, "y x c"]:
+def rotate(key: PRNGKeyArray, image: Float[Array, "y x c"], *, degrees: float) -> Float[Array, "y x c"]:
     """Rotates about the centre by U(-degrees, degrees): nearest pixel, what enters from outside is 0."""
     angle = jnp.deg2rad(jax.random.uniform(key, (), minval=-degrees, maxval=degrees))
     return sample_nearest(image, *source_grid(image.shape, angle=angle))
@@ -166,9 +164,7 @@ def random_resized_crop(
     height, width, _ = image.shape
     keys = jax.random.split(key, 4)
     share = jax.random.uniform(keys[0], (tries,), minval=area[0], maxval=area[1])
-    log_ratio = jax.random.uniform(
-        keys[1], (tries,), minval=math.log(ratio[0]), maxval=math.log(ratio[1])
-    )
+    log_ratio = jax.random.uniform(keys[1], (tries,), minval=math.log(ratio[0]), maxval=math.log(ratio[1]))
     wide = jnp.round(jnp.sqrt(share * height * width * jnp.exp(log_ratio)))
     high = jnp.round(jnp.sqrt(share * height * width * jnp.exp(-log_ratio)))
     fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)

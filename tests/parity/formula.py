@@ -68,7 +68,7 @@ def from_torch(name: str, array) -> np.ndarray:
 
 def draw(name: str, shape: tuple, base: int) -> np.ndarray:
     """The README's formula; positions are not drawn."""
-    n = np.random.RandomState((zlib.crc32(name.encode()) + base) % 2**32).standard_normal(shape)  # noqa: NPY002
+    n = np.random.RandomState((zlib.crc32(name.encode()) + base) % 2**32).standard_normal(shape)
     if name.endswith("running_mean"):
         value = 0.1 * n
     elif name.endswith("running_var"):

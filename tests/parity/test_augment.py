@@ -41,5 +41,9 @@ def test_rescale(golden):
 
 
 def test_crop(golden):
-    got = ops.crop(jnp.asarray(golden["x"][0]), jnp.asarray(golden["crop/start"], jnp.int32), length=int(golden["crop/len"]))
+    got = ops.crop(
+        jnp.asarray(golden["x"][0]),
+        jnp.asarray(golden["crop/start"], jnp.int32),
+        length=int(golden["crop/len"]),
+    )
     np.testing.assert_array_equal(got[None], golden["crop/out"])

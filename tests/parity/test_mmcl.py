@@ -1,8 +1,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from formula import Golden, fill_by_formula, merge, split
 from flax import nnx
+from formula import Golden, fill_by_formula, merge, split
 
 from ecgjax.losses.contrastive import info_nce
 from ecgjax.models.heads import ProjectionHead

@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from formula import Golden, fill_by_formula, merge, split
 from flax import nnx
+from formula import Golden, fill_by_formula, merge, split
 
 from ecgjax.models.resnet import VARIANTS, ResNet
 
