@@ -1,7 +1,5 @@
 """Losses between a reconstructed ECG and the one it was made from."""
 
-from typing import Literal
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -13,8 +11,8 @@ def reconstruction_loss(
     *,
     leads: int,
     ncc_weight: float = 0.1,
-    scope: Literal["all", "masked"] = "all",
-    targets: Literal["raw", "normalised"] = "raw",
+    scope: str = "all",
+    targets: str = "raw",
 ) -> dict[str, Float[Array, ""]]:
     """Returns `loss` = (1 - w) mse + w (1 - ncc), and its parts `mse` and `ncc`.
 
@@ -22,6 +20,8 @@ def reconstruction_loss(
     patches; `masked` is the classical choice. `normalised` targets are standardised patch by patch for the
     error only; the correlation always refers to the raw signal, over whole leads.
     """
+    _check_choice("scope", scope, ("all", "masked"))
+    _check_choice("targets", targets, ("raw", "normalised"))
     wanted = normalise_patches(target) if targets == "normalised" else target
     if scope == "masked":
         mse = mse_masked(prediction, wanted, mask)
@@ -49,6 +49,11 @@ def ncc(prediction: Float[Array, "b l t"], target: Float[Array, "b l t"]) -> Flo
     """Normalised correlation of each lead over its whole length, averaged; a flat lead correlates by 0."""
     products = _standardise(_wide(prediction)) * _standardise(_wide(target))
     return jnp.mean(jnp.sum(products, axis=-1) / (target.shape[-1] - 1))
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}.")
 
 
 def _standardise(signal):

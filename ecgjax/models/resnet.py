@@ -1,7 +1,7 @@
 """Residual network for images, channels last: the CMR encoder."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -178,9 +178,9 @@ class ResNet(nnx.Module):
         channels: int = 3,
         depths: Sequence[int],
         widths: Sequence[int],
-        block: Literal["basic", "bottleneck"] = "basic",
-        stem: Literal["imagenet", "small", "small_stride2"] = "imagenet",
-        norm: Literal["batch", "group"] = "batch",
+        block: str = "basic",
+        stem: str = "imagenet",
+        norm: str = "batch",
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):

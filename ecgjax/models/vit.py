@@ -1,7 +1,7 @@
 """Transformer over lead x time patches: the ECG encoder of masked, contrastive and supervised training."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,6 @@ from ecgjax.models.layers import (
     uniform_by_fan_in,
 )
 from ecgjax.models.posemb import sincos_positions
-
-Pooling = Literal["mean", "cls", "attention", "mean_of_normed"]
-Positions = Literal["fixed", "learnable"]
 
 
 class Vit(nnx.Module):
@@ -48,13 +45,13 @@ class Vit(nnx.Module):
         depth: int,
         heads: int,
         mlp_ratio: float = 4.0,
-        pooling: Pooling = "mean",
+        pooling: str = "mean",
         drop_path: float = 0.0,
-        positions: Positions = "fixed",
+        positions: str = "fixed",
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        _check_choice("pooling", pooling, ("mean", "cls", "attention", "mean_of_normed"))
+        _check_choice("pooling", pooling, ("mean", "attention", "cls", "mean_of_normed"))
         _check_choice("positions", positions, ("fixed", "learnable"))
         self.leads, self.patch, self.width, self.pooling = leads, patch, width, pooling
         self.columns = patch_columns(length, patch)

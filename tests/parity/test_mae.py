@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from formula import Golden, fill_by_formula, fill_from_state, merge, split
 from flax import nnx
+from formula import Golden, fill_by_formula, fill_from_state, merge, split
 
 from ecgjax.losses.reconstruction import reconstruction_loss
 from ecgjax.models.mae import MaeDecoder, kept_tokens, masking_from_noise

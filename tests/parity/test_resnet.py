@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from formula import Golden, fill_by_formula, merge, split
 from flax import nnx
+from formula import Golden, fill_by_formula, merge, split
 
 from ecgjax.models.resnet import VARIANTS, ResNet
 
@@ -64,7 +64,7 @@ def test_gradient_and_running_statistics(golden, setting):
     golden.check(f"{short}/train/loss", value, floor=1e-5)
     golden.check_gradients(f"{short}/bn_after1", moved, floor=2e-5)
     # Batch norm over few values and ReLU kinks make the deep net chaotic in float32 (goldens' README).
-    golden.check_gradients(f"{short}/grad", gradients, floor={"r18": 1e-3, "r50": 2e-2}[short])
+    golden.check_gradients(f"{short}/grad", gradients, floor={"r18": 1e-4, "r50": 2e-2}[short])
 
 
 def test_running_variance_is_unbiased():

@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from formula import Golden, fill_from_state, merge, split
 from flax import nnx
+from formula import Golden, fill_from_state, merge, split
 
 from ecgjax.models.heads import LinearHead
 from ecgjax.models.vit import Vit

@@ -1,0 +1,103 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ecgjax.models.resnet import VARIANTS, BatchNorm, Conv, ResNet
+
+
+def make(**changes):
+    return ResNet(**{**VARIANTS["tiny"], **changes}, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "map_size"),
+    [(32, {}, 4), (32, {"stem": "small"}, 8), (33, {}, 5), (64, {"stem": "imagenet", "channels": 2}, 4)],
+)
+def test_any_size_and_channels(size, changes, map_size):
+    out = make(**changes)(jnp.ones((2, size, size, changes.get("channels", 3))))
+    assert out["map"].shape == (2, map_size, map_size, 64)
+    np.testing.assert_allclose(out["embedding"], out["map"].mean((1, 2)), rtol=1e-5)
+
+
+def test_the_paper_encoder_has_its_published_size_and_map():
+    model = nnx.eval_shape(lambda: ResNet(**VARIANTS["resnet50"], rngs=nnx.Rngs(0)))
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 23_508_032
+    image = jax.ShapeDtypeStruct((1, 210, 210, 3), jnp.float32)
+    out = jax.eval_shape(lambda p, r, x: nnx.merge(graphdef, p, r)(x), params, rest, image)
+    assert out["map"].shape == (1, 7, 7, 2048)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_by_one_convolution_equals_the_convolution(stride):
+    conv = Conv(5, 7, size=1, stride=stride, dtype="float32", rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 9, 8, 5))
+    want = jax.lax.conv_general_dilated(
+        x, conv.kernel[...], (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(conv(x), want, atol=1e-5)
+
+
+def test_group_norm_keeps_samples_apart_and_batch_norm_does_not():
+    image = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    other = image.at[1].mul(3.0)
+    for norm, equal in (("group", True), ("batch", False)):
+        model = make(norm=norm)
+        first, second = (np.asarray(model(x, train=True)["embedding"][0]) for x in (image, other))
+        assert np.allclose(first, second, atol=1e-6) == equal
+
+
+def test_group_norm_net_has_no_statistics():
+    assert not jax.tree.leaves(nnx.split(make(), nnx.Param, ...)[2])
+
+
+def test_batch_norm_by_hand():
+    norm = BatchNorm(1, dtype="float32", rngs=nnx.Rngs(0))
+    x = jnp.array([1.0, 2.0, 3.0, 6.0]).reshape(4, 1, 1, 1)
+    out = norm(x, train=True).ravel()
+    np.testing.assert_allclose(out, (np.array([1, 2, 3, 6]) - 3) / np.sqrt(3.5 + 1e-5), rtol=1e-6)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * 3)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * 14 / 3, rtol=1e-6)  # Unbiased: 14 / (4 - 1).
+    held = float(norm.var[0])
+    norm(x, train=False)
+    assert float(norm.var[0]) == held
+
+
+def test_statistics_come_from_the_global_batch_on_eight_devices():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    image = jax.random.normal(jax.random.key(0), (16, 8, 8, 3))
+    graphdef, params, stats = nnx.split(make(norm="batch", depths=(1,), widths=(8,)), nnx.Param, ...)
+    stats = nnx.to_pure_dict(stats)  # Variables made outside jit must not be changed inside.
+
+    @jax.jit
+    def step(image):
+        model = nnx.merge(graphdef, params, nnx.State(stats))
+        out = model(image, train=True)["embedding"]
+        return out, nnx.to_pure_dict(nnx.split(model, nnx.Param, ...)[2])
+
+    one = step(image)
+    eight = step(jax.device_put(image, jax.NamedSharding(mesh, jax.P("data"))))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, eight)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_statistics_wide():
+    model = make(norm="batch", dtype="bfloat16")
+    out = model(jnp.ones((2, 32, 32, 3)), train=True)
+    assert out["map"].dtype == jnp.bfloat16
+    assert model.norm1.mean[...].dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"stem": "big"}, "unknown stem 'big'; choose from imagenet, small, small_stride2"),
+        ({"norm": "layer"}, "unknown norm 'layer'; choose from batch, group"),
+        ({"depths": (1, 1)}, "must name the same stages"),
+        ({"widths": (12, 24, 48)}, "12 channels do not split into 8 groups"),
+    ],
+)
+def test_wrong_settings_say_what_is_wrong(changes, match):
+    with pytest.raises(ValueError, match=match):
+        make(**changes)
