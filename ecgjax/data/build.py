@@ -1,4 +1,4 @@
-"""From a cohort to a prepared data directory: many processes, resumable after a kill, every reject counted."""
+"""From a cohort to a prepared data directory: parallel, resumable after a kill, every reject counted."""
 
 import contextlib
 import csv
@@ -52,13 +52,14 @@ def build(
     """Writes shards, `rejects.csv` and, last, the manifest; returns the manifest.
 
     `conditioning_ecg` and `conditioning_cmr` are keyword arguments of `signals.ecg.condition` and
-    `signals.cmr.three_phases`; None leaves the modality out. A shard is a function of its items, the recipe and the
-    key: neither `workers` nor an interruption changes a byte. Run again with the same arguments, it keeps every
-    shard whose SHA-256 holds and builds the rest; with other arguments it refuses and names what differs.
+    `signals.cmr.three_phases`; None leaves the modality out. A shard is a function of its items, the recipe
+    and the key: neither `workers` nor an interruption changes a byte. Run again with the same arguments, it
+    keeps every shard whose SHA-256 holds and builds the rest; with other arguments it refuses and names what
+    differs.
 
     Without `key` or `key_file` a random key is made in `<directory>/private/key`. `withdrawn` lists raw
-    identifiers of subjects to leave out. `cohort_config` describes the cohort in the fingerprint; where it is None
-    the fields of a dataclass cohort do.
+    identifiers of subjects to leave out. `cohort_config` describes the cohort in the fingerprint; where it is
+    None the fields of a dataclass cohort do.
     """
     directory = local_path(directory)
     _check_numbers(examples_per_shard=examples_per_shard, workers=workers, ecg_length=ecg_length)
@@ -175,12 +176,12 @@ def _items(cohort: AnyCohort, withdrawn: Iterable[str]) -> tuple[list[Item], int
         first, split = splits.setdefault(item.subject, (i, item.split))
         if split != item.split:
             raise ValueError(
-                f"Items {first} and {i} of cohort {cohort.name} are of one subject but in splits {split!r} and "
-                f"{item.split!r}; a subject must be in one split, or evaluation is on training subjects."
+                f"Items {first} and {i} of cohort {cohort.name} are of one subject but in splits {split!r} "
+                f"and {item.split!r}; a subject must be in one split, or evaluation is on training subjects."
             )
         if item.record in records:
             raise ValueError(
-                f"Items {records[item.record]} and {i} of cohort {cohort.name} have the same record identifier."
+                f"Items {records[item.record]} and {i} of cohort {cohort.name} have one record identifier."
             )
         records[item.record] = i
     gone = {str(subject).strip() for subject in withdrawn} & set(splits)
@@ -255,9 +256,9 @@ def _remove_leftovers(directory: epath.Path, tasks: Sequence[Task]) -> None:
     known = {task.file for task in tasks}
     for folder in (directory, directory / "build"):
         for path in folder.iterdir():
-            if path.name.startswith(".") and path.name.endswith(".tmp") and path.name.count(".array_record"):
-                if path.name.split(".array_record")[0][1:] + ".array_record" in known:
-                    path.unlink()
+            stem, suffix, rest = path.name.partition(".array_record")
+            if stem.startswith(".") and stem[1:] + suffix in known and rest.endswith(".tmp"):
+                path.unlink()
 
 
 def _is_finished(directory: epath.Path, task: Task, digest: str) -> bool:

@@ -74,7 +74,7 @@ def ecg_fields(recording: Recording | None, spec: EcgSpec) -> dict[str, np.ndarr
         if signal.shape[1] < spec.length:
             raise ReasonedRejection(
                 "ecg short",
-                f"{signal.shape[1]} samples at {spec.rate_hz} Hz are fewer than the {spec.length} of an example",
+                f"{signal.shape[1]} samples at {spec.rate_hz} Hz, an example needs {spec.length}",
             )
         signal = signal[:, : spec.length]
         ecg_signals.check(signal)

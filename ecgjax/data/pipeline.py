@@ -32,22 +32,24 @@ def train_batches(
     shard_count: int = 1,
     cache: bool = False,
     workers: int = 0,
-    threads: int = 2,
+    threads: int = 1,
     prefetch: int = 4,
 ) -> grain.DatasetIterator:
     """Endless shuffled batches of this process.
 
     `batch_size` is global: process `shard_index` of `shard_count` gets rows
     [shard_index * local, (shard_index + 1) * local) of every global batch. An epoch is
-    floor(examples / batch_size) batches without a repeated example; what does not fill a batch is left out, anew
-    in every epoch. Batch k depends on (directory, split, batch_size, seed, k) alone, neither on `cache`,
-    `workers`, `threads` nor on `shard_count`: with `workers=0` the state is {"next_index": k}, so that
-    `set_state(state_at(k))` resumes with any number of processes. With workers the state fits the same number of
-    workers only, and the arrays are views of shared memory: copy them to the device before asking for the next.
+    floor(examples / batch_size) batches without a repeated example; what does not fill a batch is left out,
+    anew in every epoch. Batch k depends on (directory, split, batch_size, crop, seed, k) alone, neither on
+    `cache`, `workers`, `threads` nor on `shard_count`: with `workers=0` the state is {"next_index": k}, so
+    that `set_state(state_at(k))` resumes with any number of processes. With workers the state fits the same
+    number of workers only, and the arrays are views of shared memory: copy them to the device before asking
+    for the next.
 
-    The ECG crop starts at a uniform integer in [0, length - crop]. `reference_crop` leaves the last of them out,
-    as the reference implementation of MMCL does. `cache` decodes the split once into memory. `prefetch` counts
-    batches. `targets` picks label columns; None gives all.
+    The ECG crop starts at a uniform integer in [0, length - crop]. `reference_crop` leaves the last of them
+    out, as the reference implementation of MMCL does. `cache` decodes the split once into memory. `prefetch`
+    counts batches; more `threads` pay on a slow disk only (with a warm one, 2 give 0.7 to 1 of what 1 gives).
+    `targets` picks label columns; None gives all.
     """
     data = _open(directory, split, crop, modalities, targets, batch_size, shard_index, shard_count)
     _check_workers(workers, threads, prefetch, cache)
@@ -55,8 +57,9 @@ def train_batches(
         raise ValueError(f"config.seed: {seed} is outside 0 to 2**32 - 1.")
     if batch_size > data.examples:
         raise ValueError(
-            f"config.data.batch_size: a batch of {batch_size} is more than the {data.examples} examples of split "
-            f"{split!r}, so no batch could be filled; choose {data.examples} or fewer, or prepare more data."
+            f"config.data.batch_size: a batch of {batch_size} is more than the {data.examples} examples of "
+            f"split {split!r}, so no batch could be filled; "
+            f"choose {data.examples} or fewer, or prepare more data."
         )
     rows = _rows(directory, data, cache)
     batches = (
@@ -84,15 +87,15 @@ def evaluation_batches(
     shard_count: int = 1,
     cache: bool = False,
     workers: int = 0,
-    threads: int = 2,
+    threads: int = 1,
     prefetch: int = 4,
 ) -> grain.DatasetIterator:
     """Every example of a split once, in order; all processes get the same number of batches.
 
-    One crop an example lies at `position` ("first" starts at sample 0); with `crops` above 1 every example takes
-    that many consecutive rows, whose crops are evenly spaced from the first to the last legal start. Rows that
-    fill the last batch have `mask` False, `index` -1, `subject` 0, NaN labels, and signals of the last example,
-    so that they are as harmless to a network as real ones.
+    One crop an example lies at `position` ("first" starts at sample 0); with `crops` above 1 every example
+    takes that many consecutive rows, whose crops are evenly spaced from the first to the last legal start.
+    Rows that fill the last batch have `mask` False, `index` -1, `subject` 0, NaN labels, and signals of the
+    last example, so that they are as harmless to a network as real ones.
     """
     data = _open(directory, split, crop, modalities, targets, batch_size, shard_index, shard_count)
     _check_workers(workers, threads, prefetch, cache)
@@ -264,7 +267,8 @@ def _open(
     absent = [name for name in modalities if name not in manifest.modalities]
     if absent or not modalities:
         raise ValueError(
-            f"config.data.modalities: asked for {list(modalities)}, {directory} has {list(manifest.modalities)}."
+            f"config.data.modalities: asked for {list(modalities)}, "
+            f"{directory} has {list(manifest.modalities)}."
         )
     names = manifest.target_names
     unknown = [name for name in targets or () if name not in names]
@@ -272,8 +276,8 @@ def _open(
         raise ValueError(f"config.data.targets: unknown {unknown}; {directory} has {list(names)}.")
     if batch_size < 1 or not 0 <= shard_index < shard_count or batch_size % shard_count:
         raise ValueError(
-            f"config.data.batch_size: a global batch of {batch_size} cannot be shared equally by {shard_count} "
-            f"processes (this is number {shard_index}); choose a multiple of {shard_count}."
+            f"config.data.batch_size: a global batch of {batch_size} cannot be shared equally by "
+            f"{shard_count} processes (this is number {shard_index}); choose a multiple of {shard_count}."
         )
     length = manifest.input_spec.ecg.length if "ecg" in modalities else 0
     if crop is not None and "ecg" in modalities and not 1 <= crop <= length:
