@@ -108,7 +108,14 @@ class Manifest:
                 }
                 for column in self.targets
             ],
-            "splits": {name: dataclasses.asdict(split) for name, split in self.splits.items()},
+            "splits": {
+                name: {
+                    "examples": split.examples,
+                    "subjects": split.subjects,
+                    "shards": [dataclasses.asdict(shard) for shard in split.shards],
+                }
+                for name, split in self.splits.items()
+            },
             "config": dict(self.config),
             "fingerprint": self.fingerprint,
             "rejects": dict(self.rejects),

@@ -261,7 +261,7 @@ def test_a_subject_in_two_splits_is_refused_without_naming_it(tmp_path):
 
 
 def test_a_record_listed_twice_and_a_foreign_split_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="Items 0 and 1 .* one record identifier"):
+    with pytest.raises(ValueError, match=r"Items 0 and 1 .* one record identifier"):
         build(_listing(("a", "r", "train"), ("b", "r", "train")), tmp_path / "data", **SETTINGS)
 
 
@@ -306,7 +306,7 @@ def test_wrong_numbers_are_refused(tmp_path):
 
 def test_an_unlisted_target_stops_the_build(tmp_path):
     cohort = TinyCohort(targets=TinyCohort().targets[:1])
-    with pytest.raises(RuntimeError, match="targets .'index', 'infarct'. that its `targets` do not list"):
+    with pytest.raises(RuntimeError, match=r"targets .'index', 'infarct'. that its `targets` do not list"):
         build(cohort, tmp_path / "data", **SETTINGS)
 
 

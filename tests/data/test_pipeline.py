@@ -75,7 +75,7 @@ def _starts(prepared, **settings):
     stored = read_split(prepared, read_manifest(prepared), "train")
     whole = dequantise(stored["ecg"], stored["ecg_step"])
     found = []
-    for batch in take(train_batches(prepared, batch_size=30, seed=1, **settings), 40):
+    for batch in take(train_batches(prepared, batch_size=30, seed=1, cache=True, **settings), 40):
         for row, i in enumerate(batch["index"]):
             first = batch["ecg"][row][:, 0]
             found.append(int(np.flatnonzero((whole[i] == first[:, None]).all(axis=0))[0]))
