@@ -159,7 +159,7 @@ def _build_in_processes(
                 future.result()
         advance(counter.value - shown)
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise RuntimeError(
+        raise ValueError(
             f"A worker process died, mostly for want of memory with {workers} workers; "
             "run again with fewer (config.workers): finished shards are kept."
         ) from error

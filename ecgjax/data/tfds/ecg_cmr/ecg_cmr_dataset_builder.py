@@ -13,8 +13,8 @@ from ecgjax.data.shards import ShardSource, verify
 _DESCRIPTION = """Conditioned ECG and CMR examples of one cohort, prepared by ecgjax.
 
 `ecg` is int16; `ecg * ecg_step` is the model input, and times `ecg_scale` plus `ecg_offset` it is millivolt.
-`cmr` holds end-systole, mid and end-diastole as channels. NaN in `label` means missing. `subject` and `record`
-are keyed hashes. The manifest of ecgjax is the metadata."""
+`cmr` holds end-systole, mid and end-diastole as channels. NaN in `label` means missing. `subject` and
+`record` are keyed hashes. The manifest of ecgjax is the metadata."""
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
