@@ -1,14 +1,15 @@
-"""From a cohort to a prepared data directory: many processes, resumable after a kill, every reject counted."""
+"""From a cohort to a prepared data directory: parallel, resumable after a kill, every reject counted."""
 
 import contextlib
 import csv
 import dataclasses
 import fcntl
 import hashlib
+import inspect
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from ecgjax.data.examples import Recipe
 from ecgjax.data.manifest import Manifest, Shard, SplitSummary, TargetColumn
 from ecgjax.data.shards import WRITER_OPTIONS, check_content, local_path
 from ecgjax.formats.recording import LEADS
+from ecgjax.signals import cmr as cmr_signals
+from ecgjax.signals import ecg as ecg_signals
 
 SPLITS = ("train", "val", "test")
 CONFIG_NAME = "config.json"
@@ -35,6 +38,7 @@ def build(
     *,
     conditioning_ecg: Mapping[str, Any] | None,
     conditioning_cmr: Mapping[str, Any] | None,
+    quality_ecg: Mapping[str, Any] | None = None,
     ecg_length: int = 5000,
     rate_hz: float = 500.0,
     leads: tuple[str, ...] = LEADS,
@@ -52,13 +56,15 @@ def build(
     """Writes shards, `rejects.csv` and, last, the manifest; returns the manifest.
 
     `conditioning_ecg` and `conditioning_cmr` are keyword arguments of `signals.ecg.condition` and
-    `signals.cmr.three_phases`; None leaves the modality out. A shard is a function of its items, the recipe and the
-    key: neither `workers` nor an interruption changes a byte. Run again with the same arguments, it keeps every
-    shard whose SHA-256 holds and builds the rest; with other arguments it refuses and names what differs.
+    `signals.cmr.three_phases`, whose defaults complete them; None leaves the modality out. `quality_ecg` are
+    those of `signals.ecg.check`. A shard is a function of its items, the recipe
+    and the key: neither `workers` nor an interruption changes a byte. Run again with the same arguments, it
+    keeps every shard whose SHA-256 holds and builds the rest; with other arguments it refuses and names what
+    differs.
 
     Without `key` or `key_file` a random key is made in `<directory>/private/key`. `withdrawn` lists raw
-    identifiers of subjects to leave out. `cohort_config` describes the cohort in the fingerprint; where it is None
-    the fields of a dataclass cohort do.
+    identifiers of subjects to leave out. `cohort_config` describes the cohort in the fingerprint; where it is
+    None the fields of a dataclass cohort do.
     """
     directory = local_path(directory)
     _check_numbers(examples_per_shard=examples_per_shard, workers=workers, ecg_length=ecg_length)
@@ -70,6 +76,7 @@ def build(
             cmr=_cmr_spec(conditioning_cmr, cmr_height, cmr_width, pixel_mm),
         ),
         tuple(cohort.targets),
+        _complete(ecg_signals.check, quality_ecg or {}, "quality_ecg"),
     )
     with _only_builder(directory):
         secret = _key(directory, key, key_file)
@@ -79,6 +86,7 @@ def build(
             "cohort": {"name": cohort.name, **_description(cohort, cohort_config)},
             "targets": [dataclasses.asdict(target) for target in cohort.targets],
             "input_spec": recipe.input_spec.to_json(),
+            "quality_ecg": dict(recipe.quality_ecg),
             "examples_per_shard": examples_per_shard,
             "items": {
                 "count": len(items),
@@ -125,13 +133,25 @@ def _ecg_spec(conditioning, leads, rate_hz, length) -> EcgSpec | None:
     if conditioning is None:
         return None
     unit = "mV" if conditioning.get("normalise") == "none" else "standard deviations"
-    return EcgSpec(tuple(leads), float(rate_hz), length, unit, dict(conditioning))
+    conditioning = _complete(ecg_signals.condition, conditioning, "conditioning_ecg")
+    return EcgSpec(tuple(leads), float(rate_hz), length, unit, conditioning)
 
 
 def _cmr_spec(conditioning, height, width, pixel_mm) -> CmrSpec | None:
     if conditioning is None:
         return None
-    return CmrSpec(("ES", "mid", "ED"), height, width, float(pixel_mm), "0 to 1", dict(conditioning))
+    conditioning = _complete(cmr_signals.three_phases, conditioning, "conditioning_cmr")
+    return CmrSpec(("ES", "mid", "ED"), height, width, float(pixel_mm), "0 to 1", conditioning)
+
+
+def _complete(function: Callable, given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """All keyword settings of `function`, so that a data set says them even where they are defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    for name in given:
+        if name not in defaults:
+            raise ValueError(f"config.{path}.{name}: no such setting; choose from {sorted(defaults)}.")
+    return {**defaults, **given}
 
 
 @contextlib.contextmanager
@@ -175,12 +195,12 @@ def _items(cohort: AnyCohort, withdrawn: Iterable[str]) -> tuple[list[Item], int
         first, split = splits.setdefault(item.subject, (i, item.split))
         if split != item.split:
             raise ValueError(
-                f"Items {first} and {i} of cohort {cohort.name} are of one subject but in splits {split!r} and "
-                f"{item.split!r}; a subject must be in one split, or evaluation is on training subjects."
+                f"Items {first} and {i} of cohort {cohort.name} are of one subject but in splits {split!r} "
+                f"and {item.split!r}; a subject must be in one split, or evaluation is on training subjects."
             )
         if item.record in records:
             raise ValueError(
-                f"Items {records[item.record]} and {i} of cohort {cohort.name} have the same record identifier."
+                f"Items {records[item.record]} and {i} of cohort {cohort.name} have one record identifier."
             )
         records[item.record] = i
     gone = {str(subject).strip() for subject in withdrawn} & set(splits)
@@ -255,9 +275,9 @@ def _remove_leftovers(directory: epath.Path, tasks: Sequence[Task]) -> None:
     known = {task.file for task in tasks}
     for folder in (directory, directory / "build"):
         for path in folder.iterdir():
-            if path.name.startswith(".") and path.name.endswith(".tmp") and path.name.count(".array_record"):
-                if path.name.split(".array_record")[0][1:] + ".array_record" in known:
-                    path.unlink()
+            stem, suffix, rest = path.name.partition(".array_record")
+            if stem.startswith(".") and stem[1:] + suffix in known and rest.endswith(".tmp"):
+                path.unlink()
 
 
 def _is_finished(directory: epath.Path, task: Task, digest: str) -> bool:

@@ -123,8 +123,8 @@ def _example(item: Item, context: Context) -> dict[str, np.ndarray]:
         record = hash_identifier(item.record, key=context.key, kind="record").hex()
         raise RuntimeError(
             f"Record {record} of split {item.split} stopped the build with {type(error).__name__}: "
-            f"{without_identifiers(str(error), item)}. This is no damaged record (the cohort raises RejectedError "
-            "for those): mend the cause and run again; finished shards are kept."
+            f"{without_identifiers(str(error), item)}. This is no damaged record (the cohort raises "
+            "RejectedError for those): mend the cause and run again; finished shards are kept."
         ) from error
 
 
@@ -159,7 +159,7 @@ def _build_in_processes(
                 future.result()
         advance(counter.value - shown)
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise RuntimeError(
+        raise ValueError(
             f"A worker process died, mostly for want of memory with {workers} workers; "
             "run again with fewer (config.workers): finished shards are kept."
         ) from error
@@ -177,7 +177,7 @@ def _start_worker(context: Context, counter: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed parent closes nothing that an idle worker waits on, so workers watch for its end themselves."""
+    """A killed parent closes nothing that an idle worker waits on, so workers watch for its end."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -15,6 +16,7 @@ from ecgjax.data.schema import Schema, make_schema, quantise
 from ecgjax.formats.recording import Recording, Volume
 from ecgjax.signals import cmr as cmr_signals
 from ecgjax.signals import ecg as ecg_signals
+from ecgjax.signals.quality import QualityError
 
 _PATH = re.compile(r"(?<![\w.])/[^\s'\",;:]+|[^\s'\",;:/]+(?:/[^\s'\",;:/]+)*/[^\s'\",;:/]*\.\w+")
 
@@ -33,6 +35,7 @@ class Recipe:
 
     input_spec: InputSpec
     targets: tuple[Target, ...]
+    quality_ecg: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def schema(self) -> Schema:
@@ -48,7 +51,7 @@ class Recipe:
         """The fields of the example; raises ReasonedRejection where the acquisition does not make one."""
         example = {}
         if self.input_spec.ecg is not None:
-            example |= ecg_fields(acquisition.ecg, self.input_spec.ecg)
+            example |= ecg_fields(acquisition.ecg, self.input_spec.ecg, self.quality_ecg)
         if self.input_spec.cmr is not None:
             example |= cmr_fields(acquisition.cmr, self.input_spec.cmr)
         if self.targets:
@@ -58,7 +61,9 @@ class Recipe:
         return example
 
 
-def ecg_fields(recording: Recording | None, spec: EcgSpec) -> dict[str, np.ndarray]:
+def ecg_fields(
+    recording: Recording | None, spec: EcgSpec, quality: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """Picks the leads, resamples, takes the first `spec.length` samples, checks, conditions and quantises."""
     if recording is None:
         raise ReasonedRejection("ecg missing", "the item has no ECG")
@@ -74,10 +79,10 @@ def ecg_fields(recording: Recording | None, spec: EcgSpec) -> dict[str, np.ndarr
         if signal.shape[1] < spec.length:
             raise ReasonedRejection(
                 "ecg short",
-                f"{signal.shape[1]} samples at {spec.rate_hz} Hz are fewer than the {spec.length} of an example",
+                f"{signal.shape[1]} samples at {spec.rate_hz} Hz, an example needs {spec.length}",
             )
         signal = signal[:, : spec.length]
-        ecg_signals.check(signal)
+        ecg_signals.check(signal, **quality)
         conditioned = ecg_signals.condition(signal, **spec.conditioning)
     ecg, step = quantise(conditioned.signal)
     return {
@@ -147,5 +152,5 @@ def _rejecting(modality: str) -> Iterator[None]:
     """Turns the errors by which signals refuse an input into ReasonedRejection."""
     try:
         yield
-    except (RejectedError, ecg_signals.QualityError) as error:
+    except (RejectedError, QualityError) as error:
         raise ReasonedRejection(f"{modality} {getattr(error, 'kind', 'quality')}", str(error)) from error

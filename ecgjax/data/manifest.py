@@ -86,8 +86,8 @@ class Manifest:
         if summary is None or summary.examples == 0:
             sizes = {key: value.examples for key, value in self.splits.items()}
             raise ValueError(
-                f"config.data.split: split {name!r} of cohort {self.cohort} has no examples; it holds {sizes}. "
-                "Choose another split, or prepare the data with one."
+                f"config.data.split: split {name!r} of cohort {self.cohort} has no examples; it holds "
+                f"{sizes}. Choose another split, or prepare the data with one."
             )
         return summary
 
@@ -108,7 +108,14 @@ class Manifest:
                 }
                 for column in self.targets
             ],
-            "splits": {name: dataclasses.asdict(split) for name, split in self.splits.items()},
+            "splits": {
+                name: {
+                    "examples": split.examples,
+                    "subjects": split.subjects,
+                    "shards": [dataclasses.asdict(shard) for shard in split.shards],
+                }
+                for name, split in self.splits.items()
+            },
             "config": dict(self.config),
             "fingerprint": self.fingerprint,
             "rejects": dict(self.rejects),

@@ -16,6 +16,7 @@ Batch = dict[str, np.ndarray]
 
 _MODALITY_FIELDS = {"ecg": ("ecg", "ecg_step"), "cmr": ("cmr",)}
 _CROP_STREAM = 0x63726F70  # Keeps the crop draws apart from anything else that is seeded with (seed, step).
+_PARTNER_STREAM = 0x70616972
 
 
 def train_batches(
@@ -26,28 +27,34 @@ def train_batches(
     split: str = "train",
     crop: int | None = None,
     reference_crop: bool = False,
+    pairing: Literal["true", "permuted"] = "true",
     modalities: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
     shard_index: int = 0,
     shard_count: int = 1,
     cache: bool = False,
     workers: int = 0,
-    threads: int = 2,
+    threads: int = 1,
     prefetch: int = 4,
 ) -> grain.DatasetIterator:
     """Endless shuffled batches of this process.
 
     `batch_size` is global: process `shard_index` of `shard_count` gets rows
     [shard_index * local, (shard_index + 1) * local) of every global batch. An epoch is
-    floor(examples / batch_size) batches without a repeated example; what does not fill a batch is left out, anew
-    in every epoch. Batch k depends on (directory, split, batch_size, seed, k) alone, neither on `cache`,
-    `workers`, `threads` nor on `shard_count`: with `workers=0` the state is {"next_index": k}, so that
-    `set_state(state_at(k))` resumes with any number of processes. With workers the state fits the same number of
-    workers only, and the arrays are views of shared memory: copy them to the device before asking for the next.
+    floor(examples / batch_size) batches without a repeated example; what does not fill a batch is left out,
+    anew in every epoch. Batch k depends on (directory, split, batch_size, crop, seed, k) alone, neither on
+    `cache`, `workers`, `threads` nor on `shard_count`: with `workers=0` the state is {"next_index": k}, so
+    that `set_state(state_at(k))` resumes with any number of processes. With workers the state fits the same
+    number of workers only, and the arrays are views of shared memory: copy them to the device before asking
+    for the next.
 
-    The ECG crop starts at a uniform integer in [0, length - crop]. `reference_crop` leaves the last of them out,
-    as the reference implementation of MMCL does. `cache` decodes the split once into memory. `prefetch` counts
-    batches. `targets` picks label columns; None gives all.
+    The ECG crop starts at a uniform integer in [0, length - crop]. `reference_crop` leaves the last of them
+    out, as the reference implementation of MMCL does. `cache` decodes the split once into memory. `prefetch`
+    counts batches; more `threads` pay on a slow disk only (with a warm one, 2 give 0.7 to 1 of what 1 gives).
+    `targets` picks label columns; None gives all.
+
+    `pairing="permuted"` is the control that must learn nothing from pairs: every example keeps the CMR of one
+    other subject, drawn once from `seed`; labels and subject stay those of the ECG.
     """
     data = _open(directory, split, crop, modalities, targets, batch_size, shard_index, shard_count)
     _check_workers(workers, threads, prefetch, cache)
@@ -55,17 +62,26 @@ def train_batches(
         raise ValueError(f"config.seed: {seed} is outside 0 to 2**32 - 1.")
     if batch_size > data.examples:
         raise ValueError(
-            f"config.data.batch_size: a batch of {batch_size} is more than the {data.examples} examples of split "
-            f"{split!r}, so no batch could be filled; choose {data.examples} or fewer, or prepare more data."
+            f"config.data.batch_size: a batch of {batch_size} is more than the {data.examples} examples of "
+            f"split {split!r}, so no batch could be filled; "
+            f"choose {data.examples} or fewer, or prepare more data."
+        )
+    if pairing not in ("true", "permuted"):
+        raise ValueError(f"config.data.pairing: unknown {pairing!r}; choose 'true' or 'permuted'.")
+    if pairing == "permuted" and set(data.modalities) != {"ecg", "cmr"}:
+        raise ValueError(
+            "config.data.pairing: 'permuted' needs both ECG and CMR, config.data.modalities are "
+            f"{list(data.modalities)}; choose pairing 'true'."
         )
     rows = _rows(directory, data, cache)
+    partners = _Partners(data.examples, seed) if pairing == "permuted" else None
     batches = (
         grain.MapDataset.range(data.examples)
         .seed(seed)
         .shuffle()
         .batch(batch_size, drop_remainder=True, batch_fn=_as_positions)
         .repeat(None)
-        .map_with_index(_TrainBatch(data, rows, seed, reference_crop))
+        .map_with_index(_TrainBatch(data, rows, seed, reference_crop, partners))
     )
     return _iterate(batches, workers, threads, prefetch)
 
@@ -84,15 +100,15 @@ def evaluation_batches(
     shard_count: int = 1,
     cache: bool = False,
     workers: int = 0,
-    threads: int = 2,
+    threads: int = 1,
     prefetch: int = 4,
 ) -> grain.DatasetIterator:
     """Every example of a split once, in order; all processes get the same number of batches.
 
-    One crop an example lies at `position` ("first" starts at sample 0); with `crops` above 1 every example takes
-    that many consecutive rows, whose crops are evenly spaced from the first to the last legal start. Rows that
-    fill the last batch have `mask` False, `index` -1, `subject` 0, NaN labels, and signals of the last example,
-    so that they are as harmless to a network as real ones.
+    One crop an example lies at `position` ("first" starts at sample 0); with `crops` above 1 every example
+    takes that many consecutive rows, whose crops are evenly spaced from the first to the last legal start.
+    Rows that fill the last batch have `mask` False, `index` -1, `subject` 0, NaN labels, and signals of the
+    last example, so that they are as harmless to a network as real ones.
     """
     data = _open(directory, split, crop, modalities, targets, batch_size, shard_index, shard_count)
     _check_workers(workers, threads, prefetch, cache)
@@ -176,6 +192,25 @@ class _Cached:
 _Rows = Callable[[int], Mapping[str, np.ndarray]]
 
 
+class _Partners:
+    """For every position that of another subject: the next one round a random circle of all positions."""
+
+    def __init__(self, examples: int, seed: int):
+        self._circle = np.random.default_rng((seed, _PARTNER_STREAM)).permutation(examples)
+        self._place = np.argsort(self._circle)
+
+    def __call__(
+        self, position: int, example: Mapping[str, np.ndarray], rows: _Rows
+    ) -> Mapping[str, np.ndarray]:
+        for step in range(1, len(self._circle)):
+            partner = rows(int(self._circle[(self._place[position] + step) % len(self._circle)]))
+            if not np.array_equal(
+                partner["subject"], example["subject"]
+            ):  # A subject may have several records.
+                return partner
+        raise ValueError("config.data.pairing: the split has one subject only, so nobody to permute with.")
+
+
 @dataclasses.dataclass(frozen=True)
 class _TrainBatch:
     """Positions of a global batch to the arrays of this process."""
@@ -184,6 +219,7 @@ class _TrainBatch:
     rows: _Rows
     seed: int
     reference_crop: bool
+    partners: _Partners | None
 
     def __call__(self, step: int, positions: np.ndarray) -> Batch:
         # Drawn for the global batch, so that a row's crop does not depend on how many processes share it.
@@ -192,7 +228,12 @@ class _TrainBatch:
         starts = generator.integers(0, max(offsets, 1), size=len(positions))
         local = self.data.slice
         return _assemble(
-            self.data, self.rows, positions[local], starts[local], np.ones(self.data.local, np.bool_)
+            self.data,
+            self.rows,
+            positions[local],
+            starts[local],
+            np.ones(self.data.local, np.bool_),
+            self.partners,
         )
 
 
@@ -217,7 +258,14 @@ class _EvaluationBatch:
         return batch
 
 
-def _assemble(data: _Data, rows: _Rows, positions: np.ndarray, starts: np.ndarray, mask: np.ndarray) -> Batch:
+def _assemble(
+    data: _Data,
+    rows: _Rows,
+    positions: np.ndarray,
+    starts: np.ndarray,
+    mask: np.ndarray,
+    partners: _Partners | None = None,
+) -> Batch:
     size, schema = len(positions), data.manifest.schema
     batch = {
         "label": np.empty((size, len(data.columns)), np.float32),
@@ -237,7 +285,8 @@ def _assemble(data: _Data, rows: _Rows, positions: np.ndarray, starts: np.ndarra
                 example["ecg"][:, start : start + data.crop], example["ecg_step"], out=batch["ecg"][i]
             )
         if "cmr" in batch:
-            batch["cmr"][i] = example["cmr"]
+            partner = example if partners is None else partners(position, example, rows)
+            batch["cmr"][i] = partner["cmr"]
         if columns:
             batch["label"][i] = example["label"][columns]
         batch["subject"][i] = example["subject"].view("<u4")
@@ -264,7 +313,8 @@ def _open(
     absent = [name for name in modalities if name not in manifest.modalities]
     if absent or not modalities:
         raise ValueError(
-            f"config.data.modalities: asked for {list(modalities)}, {directory} has {list(manifest.modalities)}."
+            f"config.data.modalities: asked for {list(modalities)}, "
+            f"{directory} has {list(manifest.modalities)}."
         )
     names = manifest.target_names
     unknown = [name for name in targets or () if name not in names]
@@ -272,8 +322,8 @@ def _open(
         raise ValueError(f"config.data.targets: unknown {unknown}; {directory} has {list(names)}.")
     if batch_size < 1 or not 0 <= shard_index < shard_count or batch_size % shard_count:
         raise ValueError(
-            f"config.data.batch_size: a global batch of {batch_size} cannot be shared equally by {shard_count} "
-            f"processes (this is number {shard_index}); choose a multiple of {shard_count}."
+            f"config.data.batch_size: a global batch of {batch_size} cannot be shared equally by "
+            f"{shard_count} processes (this is number {shard_index}); choose a multiple of {shard_count}."
         )
     length = manifest.input_spec.ecg.length if "ecg" in modalities else 0
     if crop is not None and "ecg" in modalities and not 1 <= crop <= length:

@@ -174,7 +174,7 @@ def make_schema(
     cmr: tuple[int, int, int] | None,
     targets: int,
 ) -> Schema:
-    """The schema of a data set with ECGs of shape `ecg` = [l t], CMR of shape `cmr` = [y x c], or one of both."""
+    """The schema of a data set with ECGs of shape `ecg` = [l t], CMR of shape `cmr` = [y x c], or one."""
     if ecg is None and cmr is None:
         raise ValueError("A data set needs an ECG or a CMR; both are absent.")
     fields = []

@@ -23,7 +23,7 @@ _WAY_OUT = "Run `ecgjax prepare` again with the same config: it rebuilds damaged
 
 
 class DamagedDataError(ValueError):
-    """A shard is missing, changed or cut; the message names it, what was expected and found, and the way out."""
+    """A shard is missing, changed or cut; the message names it, the expected, the found and the way out."""
 
 
 def write_shard(path: epath.PathLike, records: Iterable[bytes]) -> Shard:
@@ -103,7 +103,8 @@ class ShardSource:
         except (DamagedExampleError, RuntimeError, ValueError, IndexError) as error:
             file = self._directory / self._shards[number].file
             raise DamagedDataError(
-                f"{file}: record {row} (position {position} of split {self._split}) is damaged: {error}. {_WAY_OUT}"
+                f"{file}: record {row} (position {position} of split {self._split}) is damaged: {error}. "
+                f"{_WAY_OUT}"
             ) from error
         return record
 
@@ -210,7 +211,7 @@ def local_path(path: epath.PathLike) -> epath.Path:
     """`path` as a path of the file system; raises ValueError for a bucket address."""
     if "://" in os.fspath(path):
         raise ValueError(
-            f"{path}: ArrayRecord reads and writes file systems only; mount the bucket (gcsfuse) and give its path."
+            f"{path}: ArrayRecord needs a file system; mount the bucket (gcsfuse) and give that path."
         )
     return epath.Path(path)
 

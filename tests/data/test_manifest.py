@@ -41,7 +41,7 @@ def test_a_missing_key_and_broken_json_are_told(prepared, tmp_path):
 
 
 def test_a_directory_without_a_manifest_names_the_way_out(tmp_path):
-    with pytest.raises(ValueError, match="run it \\(again\\), or correct config.data.directory"):
+    with pytest.raises(ValueError, match=r"run it \(again\), or correct config.data.directory"):
         read_manifest(tmp_path)
 
 

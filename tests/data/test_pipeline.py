@@ -75,7 +75,7 @@ def _starts(prepared, **settings):
     stored = read_split(prepared, read_manifest(prepared), "train")
     whole = dequantise(stored["ecg"], stored["ecg_step"])
     found = []
-    for batch in take(train_batches(prepared, batch_size=30, seed=1, **settings), 40):
+    for batch in take(train_batches(prepared, batch_size=30, seed=1, cache=True, **settings), 40):
         for row, i in enumerate(batch["index"]):
             first = batch["ecg"][row][:, 0]
             found.append(int(np.flatnonzero((whole[i] == first[:, None]).all(axis=0))[0]))
@@ -227,6 +227,32 @@ def test_modalities_and_targets_are_picked(prepared):
     whole = next(train_batches(prepared, batch_size=5, seed=0))
     np.testing.assert_array_equal(batch["label"], whole["label"][:, [2, 0]])
     assert whole["ecg"].shape == (5, 12, 400)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_permuted_pairs_give_every_example_the_cmr_of_one_other_subject(prepared, cache):
+    stored = read_split(prepared, read_manifest(prepared), "train")
+    settings = {"batch_size": 10, "seed": 0, "crop": 100, "cache": cache}
+    partners = {i: set() for i in range(TRAIN)}
+    true = train_batches(prepared, **settings)
+    for batch in take(train_batches(prepared, pairing="permuted", **settings), 9):  # Three epochs.
+        unpermuted = next(true)
+        for name in ("ecg", "label", "subject", "index"):
+            np.testing.assert_array_equal(batch[name], unpermuted[name])
+        for i, image in zip(batch["index"], batch["cmr"], strict=True):
+            (partner,) = np.flatnonzero((stored["cmr"] == image).all(axis=(1, 2, 3)))
+            assert not np.array_equal(stored["subject"][partner], stored["subject"][i])
+            partners[i].add(int(partner))
+    assert all(len(of_one) == 1 for of_one in partners.values())
+    assert len(set.union(*partners.values())) > TRAIN - 5
+
+
+def test_permuted_pairs_need_both_modalities_and_two_subjects(prepared, tmp_path):
+    with pytest.raises(ValueError, match=r"config.data.pairing: 'permuted' needs both"):
+        train_batches(prepared, batch_size=4, seed=0, pairing="permuted", modalities=("ecg",))
+    build(TinyCohort(subjects=1), tmp_path / "data", **SETTINGS)  # Two records.
+    with pytest.raises(ValueError, match="the split has one subject only"):
+        next(train_batches(tmp_path / "data", batch_size=2, seed=0, pairing="permuted"))
 
 
 def test_missing_labels_are_nan(prepared):

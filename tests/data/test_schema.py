@@ -52,13 +52,13 @@ def test_every_flipped_bit_is_noticed_or_harmless(example):
             continue
         damaged = bytearray(record)
         damaged[position] ^= 0x10
-        with pytest.raises(DamagedExampleError, match="expected .* found"):
+        with pytest.raises(DamagedExampleError, match=r"expected .* found"):
             SCHEMA.decode(bytes(damaged))
 
 
 @pytest.mark.parametrize("length", [0, 5, 31, 32, 100])
 def test_a_cut_record_is_refused(example, length):
-    with pytest.raises(DamagedExampleError, match="expected .* found"):
+    with pytest.raises(DamagedExampleError, match=r"expected .* found"):
         SCHEMA.decode(SCHEMA.encode(example)[:length])
 
 
