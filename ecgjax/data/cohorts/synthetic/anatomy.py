@@ -50,7 +50,7 @@ def draw_shape(rng: np.random.Generator) -> Shape:
         ellipse=0.025 + 0.012 * n[0],
         ellipse_deg=90 + 30 * n[1],
         rv_span_deg=4.0 * n[2],
-        rv_skew=0.15 + 0.10 * n[3],
+        rv_skew=0.06 + 0.10 * n[3],
         rv_power=0.05 * n[4],
         septum_deg=SEPTUM_DEG - 4 + 5 * n[5],
         trabecula_phase=2 * np.pi * rng.random(4),
