@@ -27,8 +27,12 @@ def cine_figure(
             axes.imshow(image, cmap="gray", vmin=0, vmax=white, interpolation="bilinear")
             axes.set_axis_off()
             if frame_names:
-                axes.text(0.03, 0.04, frame_names[column], color="white", fontsize=7, transform=axes.transAxes)
+                axes.text(
+                    0.03, 0.04, frame_names[column], color="white", fontsize=7, transform=axes.transAxes
+                )
         if row_names:
             grid[row, 0].set_title(row_names[row], fontsize=7, loc="left", pad=2)
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=0.97, wspace=0.02, hspace=0.16 if row_names else 0.02)
+    figure.subplots_adjust(
+        left=0, right=1, bottom=0, top=0.97, wspace=0.02, hspace=0.16 if row_names else 0.02
+    )
     return figure

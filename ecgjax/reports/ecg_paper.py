@@ -38,7 +38,14 @@ def ecg_paper(signal_mv: Float[np.ndarray, "12 t"], *, rate_hz: float, title: st
             trace = signal_mv[LEADS.index(name), start:stop]
             _trace(axes, trace, rate_hz=rate_hz, x_mm=start / rate_hz * MM_PER_SECOND, y_mm=middle, name=name)
     _calibrate(axes, 0.5 * ROW_MM)
-    _trace(axes, signal_mv[LEADS.index(RHYTHM_LEAD)], rate_hz=rate_hz, x_mm=0, y_mm=0.5 * ROW_MM, name=RHYTHM_LEAD)
+    _trace(
+        axes,
+        signal_mv[LEADS.index(RHYTHM_LEAD)],
+        rate_hz=rate_hz,
+        x_mm=0,
+        y_mm=0.5 * ROW_MM,
+        name=RHYTHM_LEAD,
+    )
     return axes.figure
 
 
@@ -110,7 +117,14 @@ def _calibrate(axes: Axes, y_mm: float) -> None:
 
 
 def _trace(
-    axes: Axes, trace_mv: np.ndarray, *, rate_hz: float, x_mm: float, y_mm: float, name: str, colour: str = INK
+    axes: Axes,
+    trace_mv: np.ndarray,
+    *,
+    rate_hz: float,
+    x_mm: float,
+    y_mm: float,
+    name: str,
+    colour: str = INK,
 ) -> None:
     x = x_mm + np.arange(len(trace_mv)) / rate_hz * MM_PER_SECOND
     axes.plot(x, y_mm + MM_PER_MV * trace_mv, color=colour, linewidth=0.9, gid=f"trace {name}".strip())

@@ -33,7 +33,9 @@ def attainable(
     Raises ValueError where fewer subjects remain to fit on than to score.
     """
     if not 0 < held_out <= subjects / 2:
-        raise ValueError(f"{held_out} of {subjects} subjects held out; hold out at most half, and at least 1.")
+        raise ValueError(
+            f"{held_out} of {subjects} subjects held out; hold out at most half, and at least 1."
+        )
     heart, e = draw_parameters(subjects, seed=seed, strength=strength)
     truth = {**heart.phenotypes(), **heart.flags()}
     fit = slice(0, subjects - held_out)
@@ -67,7 +69,13 @@ def _predictions(x: np.ndarray, y: np.ndarray, x_new: np.ndarray, *, binary: boo
     from sklearn.linear_model import LogisticRegression, Ridge
     from threadpoolctl import threadpool_limits
 
-    boosting = {"max_iter": 120, "learning_rate": 0.1, "max_leaf_nodes": 15, "random_state": 0, "early_stopping": False}
+    boosting = {
+        "max_iter": 120,
+        "learning_rate": 0.1,
+        "max_leaf_nodes": 15,
+        "random_state": 0,
+        "early_stopping": False,
+    }
     # One thread: OpenMP's waiting threads made a fit 20 times as slow beside another job.
     with threadpool_limits(1), warnings.catch_warnings():
         if not binary:
