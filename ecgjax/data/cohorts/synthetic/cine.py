@@ -130,7 +130,7 @@ def cine(
     chunk = max(1, 2**17 // size**2)  # Planes painted together: fits the cache.
     for start in range(0, len(planes), chunk):
         part = slice(start, start + chunk)
-        cut = Outline(cavity=outline.cavity[part], outer=outline.outer[part], rv=outline.rv[part])
+        cut = Outline(**{name: table[part] for name, table in vars(outline).items()})
         planes[part] = _paint(
             cut, scan, systole[part], muscle_mm=float(muscle_mm), size=size, field_mm=field_mm
         )
@@ -247,6 +247,7 @@ def _papillary_free(
 ) -> np.ndarray:
     """Share of blood where papillary muscles are taken out."""
     blood = np.ones_like(hx)
+    muscle = np.float32(0.85) * outline.ventricle.astype(np.float32)[:, None, None]
     mean = outline.cavity.mean(1).astype(np.float32)[:, None, None]
     for (degrees, depth), (turn, place, width) in zip(PAPILLARY, scan.papillary, strict=True):
         at = np.deg2rad(degrees + 9 * turn)
@@ -256,7 +257,7 @@ def _papillary_free(
         # Muscle keeps its area while the cavity shrinks, so papillaries fill more of it at end-systole.
         half = np.minimum(np.float32(muscle_mm + 0.4 * width), np.float32(0.34) * mean)
         away = np.hypot(hx - reach * np.float32(np.cos(at)), hy - reach * np.float32(np.sin(at)))
-        blood *= 1 - np.float32(0.85) * np.clip((half - away) / pixel + np.float32(0.5), 0, 1)
+        blood *= 1 - muscle * np.clip((half - away) / pixel + np.float32(0.5), 0, 1)
     return blood
 
 

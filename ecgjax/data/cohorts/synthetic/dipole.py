@@ -19,7 +19,7 @@ NORMAL_QRS = (
     (13.0, 9.0, -0.14, -0.04, 0.50, "lv"),
     (27.0, 8.0, -0.10, -0.04, 0.08, "rv"),
 )
-"""Five activation fronts of normal conduction: the mean loop of normal 500 Hz PTB-XL beats, a little sharper."""
+"""Five fronts of normal conduction: the mean loop of normal 500 Hz PTB-XL beats, a little sharper."""
 
 LBBB_QRS_MS = 142.0
 LBBB_QRS = (
@@ -66,7 +66,7 @@ SWITCH_S = 0.20
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rhythm:
-    """R times and the interval before each, from two beats before time 0 to two after the end; atrial activity."""
+    """R times and the interval before each, from two beats before time 0 to two after the end; the atria."""
 
     r_s: Float[np.ndarray, " k"]
     rr_s: Float[np.ndarray, " k"]
@@ -169,7 +169,7 @@ def _t_vector(p: Mapping[str, float]) -> Float[np.ndarray, "3"]:
 
 
 def _st_t(p: Mapping[str, float], after_ms: np.ndarray, slow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit ST and T courses over time, summed over beats; T ends QTc sqrt(RR) after the QRS begins (Bazett)."""
+    """Unit ST and T over time, summed over beats; T ends QTc sqrt(RR) after the QRS begins (Bazett)."""
     end = p["qtc_ms"] * slow - p["qrs_ms"] / 2
     from_peak = after_ms - (end - T_PEAK_BEFORE_END_MS * slow)
     t = np.exp(-0.5 * (from_peak / (np.where(from_peak < 0, T_RISE_MS, T_FALL_MS) * slow)) ** 2)
