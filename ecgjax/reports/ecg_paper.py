@@ -42,7 +42,7 @@ def ecg_paper(signal_mv: Float[np.ndarray, "12 t"], *, rate_hz: float, title: st
         axes,
         signal_mv[LEADS.index(RHYTHM_LEAD)],
         rate_hz=rate_hz,
-        x_mm=0,
+        x_mm=0.0,
         y_mm=0.5 * ROW_MM,
         name=RHYTHM_LEAD,
     )

@@ -24,7 +24,7 @@ def parameters(**changes):
 
 
 def clean_beat(rate_hz=1000.0, **changes):
-    """The twelve noise-free leads over one beat and the sample of its R, from 0.4 s before R to 0.6 s after."""
+    """The twelve noise-free leads from 0.4 s before one R to 0.6 s after it, and the sample of that R."""
     e = parameters(heart_rate=55.0, **changes)
     rhythm = draw_rhythm(e, np.random.default_rng(0), seconds=6.0)
     time_s = rhythm.r_s[3] + np.arange(-0.4, 0.6, 1 / rate_hz)
@@ -68,7 +68,9 @@ def test_peaks_lie_within_a_fifth_of_the_real_files(population, shared_data):
     with open(shared_data / "ptbxl" / "ptbxl_database.csv") as lines:
         files = [row["filename_lr"] for row in csv.DictReader(lines)]
     # WFDB format 16: little-endian 16-bit, leads interleaved, 1000 units a mV.
-    real = [np.fromfile(shared_data / "ptbxl" / f"{name}.dat", "<i2").reshape(-1, 12) / 1000 for name in files]
+    real = [
+        np.fromfile(shared_data / "ptbxl" / f"{name}.dat", "<i2").reshape(-1, 12) / 1000 for name in files
+    ]
     want = np.median([np.abs(signal).max(0) for signal in real], axis=0)
     np.testing.assert_allclose(want, list(PTBXL_PEAK_MV.values()), atol=0.04)
     np.testing.assert_allclose(np.median(np.abs(population[2]).max(-1), axis=0), want, rtol=0.2)
@@ -96,7 +98,9 @@ def test_t_is_upright_in_nearly_all_healthy_subjects():
     e = draw_ecg_parameters(hearts, rng)[healthy]
     upright = []
     for row in e:
-        beat, r = clean_beat(200.0, **{n: v for n, v in zip(PARAMETERS, row, strict=True) if n != "heart_rate"})
+        beat, r = clean_beat(
+            200.0, **{n: v for n, v in zip(PARAMETERS, row, strict=True) if n != "heart_rate"}
+        )
         upright.append([extreme(beat[n][r + 30 : r + 90]) > 0 for n in ("I", "II", "V3", "V4", "V5", "V6")])
     assert (np.mean(upright, axis=0) > 0.95).all()
 
@@ -153,7 +157,9 @@ def test_strain_turns_lateral_t_and_depresses_st():
     assert qrs(beat["V5"], r).max() > 1.2 * qrs(usual["V5"], r).max()
 
 
-@pytest.mark.parametrize(("heart_rate", "irregular"), [(42.0, False), (150.0, False), (200.0, False), (150.0, True)])
+@pytest.mark.parametrize(
+    ("heart_rate", "irregular"), [(42.0, False), (150.0, False), (200.0, False), (150.0, True)]
+)
 def test_no_wave_is_cut_at_any_heart_rate(heart_rate, irregular):
     """Against the sum over all beats, each computed alone in a rhythm with no neighbour for 100 s."""
     e = parameters(heart_rate=heart_rate, qrs_ms=120.0)

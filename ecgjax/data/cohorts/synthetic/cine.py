@@ -206,7 +206,7 @@ def _paint(
     return _blur(image)
 
 
-def _over(image: np.ndarray, share: np.ndarray, signal: np.ndarray) -> None:
+def _over(image: np.ndarray, share: np.ndarray, signal: np.ndarray | np.float32) -> None:
     """Lays a tissue over `image`, in place."""
     image += share * (signal - image)
 
@@ -235,7 +235,7 @@ def _surroundings(x: np.ndarray, y: np.ndarray, scan: Scan) -> np.ndarray:
     return image
 
 
-def _band(hx: np.ndarray, hy: np.ndarray, scan: Scan, pixel: np.float32) -> np.ndarray:
+def _band(hx: np.ndarray, hy: np.ndarray, scan: Scan, pixel: np.floating) -> np.ndarray:
     """RV blood darkened along the moderator band, an oblique strand."""
     along, strength = scan.band
     distance = np.abs(hy + np.float32(along) * hx + np.float32(8 + 40 * along) + 0.02 * (hx + 45) ** 2)
@@ -243,7 +243,7 @@ def _band(hx: np.ndarray, hy: np.ndarray, scan: Scan, pixel: np.float32) -> np.n
 
 
 def _papillary_free(
-    hx: np.ndarray, hy: np.ndarray, outline: Outline, scan: Scan, *, muscle_mm: float, pixel: np.float32
+    hx: np.ndarray, hy: np.ndarray, outline: Outline, scan: Scan, *, muscle_mm: float, pixel: np.floating
 ) -> np.ndarray:
     """Share of blood where papillary muscles are taken out."""
     blood = np.ones_like(hx)

@@ -72,6 +72,10 @@ class SyntheticCohort:
             raise ValueError(f"pairing {self.pairing!r} is unknown; choose 'true' or 'permuted'.")
         if not 0 <= self.damage <= 1:
             raise ValueError(f"damage {self.damage} is no share of the items; give 0 to 1.")
+        lowest = {"seed": 0, "strength": 0, "image_size": 1, "slices": 1, "frames": 3}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give {low} or more.")
         for name in ("rate_hz", "seconds", "field_mm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}; give a number above 0.")
@@ -131,8 +135,9 @@ class SyntheticCohort:
         return int(order[(np.flatnonzero(order == index)[0] + 1) % len(order)])
 
     def _index(self, item: Item) -> int:
-        seed, split, index = item.subject.rsplit("-", 2)
-        if seed != str(self.seed) or split != item.split or not 0 <= int(index) < getattr(self, item.split):
+        prefix, _, index = item.subject.rpartition("-")
+        known = prefix == f"{self.seed}-{item.split}" and index.isdecimal()
+        if not known or int(index) >= getattr(self, item.split):
             raise ValueError(
                 f"{item} is no item of this cohort (seed {self.seed}, {getattr(self, item.split)} "
                 f"{item.split} subjects); take items from its own items()."
