@@ -1,8 +1,8 @@
 """Percentile intervals by resampling subjects, each with all its records, and seeds where there are several.
 
-A draw is a multiplicity for every subject, so a metric of all draws is weighted sums: sums per subject, then one
-matrix product (R2), or one cumulative sum over sorted scores (AUROC). Two rows scored with the same draws are
-paired.
+A draw is a multiplicity for every subject, so a metric of all draws is weighted sums: sums per subject, then
+one matrix product (R2), or one cumulative sum over sorted scores (AUROC). Two rows scored with the same draws
+are paired.
 """
 
 import dataclasses
@@ -131,8 +131,8 @@ def score_targets(
 ) -> Scored:
     """Scores every target on the set and on `draws` resamples of its subjects; `metrics` names one a target.
 
-    Equal subjects, truth and seed mean equal draws, so the difference of two rows is paired. A target that has no
-    value (constant truth, one class) is NaN throughout.
+    Equal subjects, truth and seed mean equal draws, so the difference of two rows is paired. A target that has
+    no value (constant truth, one class) is NaN throughout.
     """
     index, subjects = subject_index(subject)
     counts = subject_counts(subjects, draws=draws, seed=seed)
@@ -198,9 +198,9 @@ def seed_weights(seeds: int, *, draws: int, seed: int) -> Float[np.ndarray, "dra
 def over_seeds(scored: Sequence[Scored], *, seed: int = 0) -> Scored:
     """The mean over training seeds, its draws resampling the seeds together with the subjects.
 
-    Two rows with equally many seeds get the same draws of seeds: seed i of one is paired with seed i of the other.
-    Of very few seeds a resample shows too little spread (two thirds of the variance with three), so the bounds
-    are still a little narrow.
+    Two rows with equally many seeds get the same draws of seeds: seed i of one is paired with seed i of the
+    other. Of very few seeds a resample shows too little spread (two thirds of the variance with three), so the
+    bounds are still a little narrow.
     """
     value = np.mean([row.value for row in scored], axis=0)
     draws = np.stack([row.draws for row in scored], axis=1)
@@ -218,9 +218,10 @@ def seeds_and_subjects_interval(
     draws: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Mean over targets of `b` minus that of `a`, seeds and subjects resampled together (hierarchical bootstrap).
+    """Mean over targets of `b` minus that of `a`, seeds and subjects resampled together.
 
-    `a` and `b` hold the predictions of each training seed. Leave positive controls out of the columns.
+    The hierarchical bootstrap. `a` and `b` hold the predictions of each training seed. Leave positive controls
+    out of the columns.
     """
     mean_a, mean_b = (
         over_seeds(
