@@ -1,0 +1,1 @@
+"""Configs: plain Python, one function each; they never import ecgjax."""

@@ -1,0 +1,39 @@
+"""What training configs share: every section a training job reads, with its defaults."""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def training() -> ConfigDict:
+    """Sections common to every objective; `objective`, `steps` and rates are for the recipe to fill in."""
+    config = ConfigDict()
+    config.seed = 0
+    config.steps = config_dict.required_placeholder(int)
+    config.log_every = 20
+    config.validate_every = 200
+    config.save_every = 200
+    config.data = ConfigDict(
+        {
+            "directory": config_dict.required_placeholder(str),  # Made by `ecgjax prepare`.
+            "batch_size": 64,  # Global, over all processes and devices.
+            "crop": 250,  # Samples; a multiple of the patch.
+            "modalities": ("ecg",),
+            "pairing": "true",  # "permuted" gives every ECG the CMR of another subject: a control.
+            "cache": True,  # Decode the split into memory once: for sets that fit.
+            "workers": 0,
+        }
+    )
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",
+            "b1": 0.9,
+            "b2": 0.95,
+            "weight_decay": 0.05,
+            "clip_norm": 1.0,
+            "schedule": {"name": "warmup_cosine", "learning_rate": 1e-3, "warmup_steps": 50},
+        }
+    )
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1})
+    config.checkpoint = ConfigDict({"keep": 2, "preserve": (0,)})
+    config.init_from = ConfigDict({"workdir": "", "step": config_dict.placeholder(int), "rules": ()})
+    config.evaluators = ConfigDict()
+    return config

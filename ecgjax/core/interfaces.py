@@ -1,0 +1,45 @@
+"""The types at which models, data, objectives and the trainer meet."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Batch = Mapping[str, Array | np.ndarray]
+"""`ecg [b l t]`, `cmr [b y x c]`, `label [b m]` (NaN is missing), `subject [b 2]`, `index [b]`, `mask [b]`."""
+
+Predictions = dict[str, Array]
+Tree = Any
+"""Nested dicts of arrays."""
+
+
+class Aux(NamedTuple):
+    """What a loss returns beside its value: scalars to log, and the updated `extra`."""
+
+    metrics: dict[str, Float[Array, ""]]
+    extra: Tree
+
+
+class Objective(Protocol):
+    """What is trained: pure functions over pure dicts, so that one step serves every objective."""
+
+    def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
+        """Draws `params` (trained by gradient) and `extra` (batch statistics and the like)."""
+
+    def loss(
+        self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, ""], Aux]:
+        """The scalar to minimise. `train=False` uses no augmentation, no drop path, running statistics."""
+
+    def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
+        """Deterministic outputs for evaluators."""
+
+    def after_update(self, params: Tree, extra: Tree) -> Tree:
+        """Moves what follows the parameters, such as a target network; called once a step."""
+
+
+def abstract(tree: Tree) -> Tree:
+    """Shapes and dtypes of `tree`, without its values."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

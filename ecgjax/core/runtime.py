@@ -1,0 +1,37 @@
+"""One program on every process: start-up, who leads, where logs go."""
+
+import logging
+import sys
+
+import jax
+from absl import logging as absl_logging
+from etils import epath
+
+
+def is_lead() -> bool:
+    """Whether this process writes files and logs."""
+    return jax.process_index() == 0
+
+
+def start(*, compile_cache: epath.PathLike | None = None) -> None:
+    """Quiet third-party logs, keep ours, and cache compiled programs in `compile_cache`."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    for noisy in ("jax", "orbax", "grain", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if compile_cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(compile_cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def say(message: str) -> None:
+    """One line for the person who watches; lead process only."""
+    if is_lead():
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+
+
+def devices() -> str:
+    """What the program runs on, in words."""
+    kinds = sorted({device.device_kind for device in jax.devices()})
+    return f"{jax.device_count()} x {', '.join(kinds)} on {jax.process_count()} process(es)"

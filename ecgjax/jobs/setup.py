@@ -1,0 +1,106 @@
+"""From a config and a data directory to an objective and its prediction function; shared by the jobs."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from ecgjax.core import config as configs
+from ecgjax.core import mesh as meshes
+from ecgjax.core.interfaces import Batch, Objective, Tree
+from ecgjax.core.spec import InputSpec
+from ecgjax.data.manifest import Manifest
+from ecgjax.objectives import OBJECTIVES
+from ecgjax.train import checkpoint
+
+SECTIONS = (
+    "seed",
+    "steps",
+    "log_every",
+    "validate_every",
+    "save_every",
+    "data",
+    "objective",
+    "optimizer",
+    "mesh",
+    "checkpoint",
+    "init_from",
+    "evaluators",
+)
+"""What a training config holds at its top level."""
+
+
+def make_objective(section: Mapping[str, Any], *, spec: InputSpec, crop: int, targets) -> Objective:
+    """Builds an objective; model shapes follow from the InputSpec and the crop."""
+    return configs.build(OBJECTIVES, section, "config.objective", spec=spec, crop=crop, targets=targets)
+
+
+def target_columns(manifest: Manifest) -> tuple[dict[str, Any], ...]:
+    """Label columns with their train statistics, as objectives and checkpoints hold them."""
+    return tuple(manifest.to_json()["targets"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A checkpoint ready to be asked: its objective, weights, and what was saved beside them."""
+
+    objective: Objective
+    params: Tree
+    extra: Tree
+    step: int
+    meta: Mapping[str, Any]
+
+    @property
+    def spec(self) -> InputSpec:
+        """The inputs it was trained on."""
+        return InputSpec.from_json(self.meta["input_spec"])
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities it has an encoder for."""
+        return tuple(m for m in ("ecg", "cmr") if m in self.params)
+
+
+def open_checkpoint(workdir: epath.PathLike, step: int, mesh: Mesh | None = None) -> Trained:
+    """Reads one checkpoint; model and objective come from the checkpoint itself."""
+    meta = checkpoint.read_meta(workdir, step)
+    config = meta["config"]
+    objective = make_objective(
+        config["objective"],
+        spec=InputSpec.from_json(meta["input_spec"]),
+        crop=config["data"]["crop"],
+        targets=meta["targets"],
+    )
+    shapes = jax.eval_shape(objective.init, jax.random.key(0))
+    mesh = meshes.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+    sharded = [
+        jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            tree,
+            meshes.shardings(tree, mesh),
+        )
+        for tree in shapes
+    ]
+    params, extra = checkpoint.read_params(workdir, step, *sharded)
+    return Trained(objective, params, extra, step, meta)
+
+
+def predictor(
+    trained: Trained, keys: tuple[str, ...] | None = None
+) -> Callable[[Batch], dict[str, np.ndarray]]:
+    """Returns the function from a host batch to host predictions; jit prunes what `keys` leaves out."""
+
+    @jax.jit
+    def predict(params, extra, batch):
+        out = trained.objective.predict(params, extra, batch)
+        return out if keys is None else {key: out[key] for key in keys if key in out}
+
+    def call(batch: Batch) -> dict[str, np.ndarray]:
+        inputs = {name: batch[name] for name in (*trained.modalities,) if name in batch}
+        return jax.device_get(predict(trained.params, trained.extra, inputs))
+
+    return call

@@ -1,0 +1,50 @@
+"""Losses that draw the two views of a subject together and apart from those of others."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def info_nce(
+    z0: Float[Array, "b k"],
+    z1: Float[Array, "b k"],
+    *,
+    temperature: float,
+    balance: float = 0.5,
+    same_subject: Bool[Array, "b b"] | None = None,
+) -> Float[Array, ""]:
+    """Symmetric InfoNCE; row i of `z0` and of `z1` come from one subject.
+
+    `balance` weights z0 -> z1 against z1 -> z0. Where `same_subject` is true off the diagonal, the pair is
+    left out of the negatives: another recording of the same subject is none.
+    """
+    logits = similarity(z0, z1) / temperature
+    if same_subject is not None:
+        itself = jnp.eye(len(logits), dtype=bool)
+        logits = jnp.where(same_subject & ~itself, -jnp.inf, logits)
+    z0_to_z1 = -jnp.diag(jax.nn.log_softmax(logits, axis=1))
+    z1_to_z0 = -jnp.diag(jax.nn.log_softmax(logits, axis=0))
+    return jnp.mean(balance * z0_to_z1 + (1 - balance) * z1_to_z0)
+
+
+def top_k_accuracy(z0: Float[Array, "b k"], z1: Float[Array, "b k"], *, k: int = 1) -> Float[Array, ""]:
+    """Share of rows of `z0` whose own row of `z1` is among the `k` most similar.
+
+    A tie counts against the row, so that a collapsed encoder scores nothing.
+    """
+    logits = similarity(z0, z1)
+    others = ~jnp.eye(len(logits), dtype=bool)
+    at_least_as_similar = jnp.sum((logits >= jnp.diag(logits)[:, None]) & others, axis=1)
+    return jnp.mean((at_least_as_similar < k).astype(jnp.float32))
+
+
+def similarity(z0: Float[Array, "b k"], z1: Float[Array, "c k"]) -> Float[Array, "b c"]:
+    """Cosine of every row of `z0` with every row of `z1`."""
+    return unit(z0) @ unit(z1).T
+
+
+def unit(z: Float[Array, "b k"]) -> Float[Array, "b k"]:
+    """Rows in float32, scaled to length 1; a zero row stays zero, with a finite gradient."""
+    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    squares = jnp.sum(jnp.square(z), axis=1, keepdims=True)
+    return z * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))

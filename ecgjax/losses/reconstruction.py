@@ -1,0 +1,68 @@
+"""Losses between a reconstructed ECG and the one it was made from."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def reconstruction_loss(
+    prediction: Float[Array, "b n p"],
+    target: Float[Array, "b n p"],
+    mask: Float[Array, "b n"],
+    *,
+    leads: int,
+    ncc_weight: float = 0.1,
+    scope: Literal["all", "masked"] = "all",
+    targets: Literal["raw", "normalised"] = "raw",
+) -> dict[str, Float[Array, ""]]:
+    """Returns `loss` = (1 - w) mse + w (1 - ncc), and its parts `mse` and `ncc`.
+
+    Patches are lead-major and `mask` is 1 where one was hidden. The reference takes the error over `all`
+    patches; `masked` is the classical choice. `normalised` targets are standardised patch by patch for the
+    error only; the correlation always refers to the raw signal, over whole leads.
+    """
+    wanted = normalise_patches(target) if targets == "normalised" else target
+    if scope == "masked":
+        mse = mse_masked(prediction, wanted, mask)
+    else:
+        mse = mse_all(prediction, wanted)
+    b = len(target)
+    correlation = ncc(prediction.reshape(b, leads, -1), target.reshape(b, leads, -1))
+    return {"loss": (1 - ncc_weight) * mse + ncc_weight * (1 - correlation), "mse": mse, "ncc": correlation}
+
+
+def mse_all(prediction: Float[Array, "b n p"], target: Float[Array, "b n p"]) -> Float[Array, ""]:
+    """Mean squared error over all patches."""
+    return jnp.mean(jnp.square(_wide(prediction) - _wide(target)))
+
+
+def mse_masked(
+    prediction: Float[Array, "b n p"], target: Float[Array, "b n p"], mask: Float[Array, "b n"]
+) -> Float[Array, ""]:
+    """Mean squared error over the patches where `mask` is 1; 0 if there are none."""
+    error = jnp.mean(jnp.square(_wide(prediction) - _wide(target)), axis=-1)
+    return jnp.sum(error * mask) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def ncc(prediction: Float[Array, "b l t"], target: Float[Array, "b l t"]) -> Float[Array, ""]:
+    """Normalised correlation of each lead over its whole length, averaged; a flat lead correlates by 0."""
+    products = _standardise(_wide(prediction)) * _standardise(_wide(target))
+    return jnp.mean(jnp.sum(products, axis=-1) / (target.shape[-1] - 1))
+
+
+def _standardise(signal):
+    centred = signal - signal.mean(-1, keepdims=True)
+    return centred / jnp.sqrt(signal.var(-1, ddof=1, keepdims=True) + 1e-12)
+
+
+def normalise_patches(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
+    """Each patch minus its mean over its deviation (unbiased variance, 1e-6 inside the root)."""
+    patches = _wide(patches)
+    centred = patches - patches.mean(-1, keepdims=True)
+    return centred / jnp.sqrt(patches.var(-1, ddof=1, keepdims=True) + 1e-6)
+
+
+def _wide(x):
+    """Float32 or wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,31 @@
+"""Losses against labels of which some are missing (NaN)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def masked_mse(prediction: Float[Array, "b m"], target: Float[Array, "b m"]) -> Float[Array, ""]:
+    """Mean squared error over the targets that are there; 0 if none is.
+
+    The reference counts missing targets as correct zeros instead.
+    """
+    known, filled = _known(target)
+    return _mean_known(jnp.square(prediction.astype(jnp.float32) - filled), known)
+
+
+def masked_bce(logits: Float[Array, "b m"], target: Float[Array, "b m"]) -> Float[Array, ""]:
+    """Mean binary cross-entropy over the targets that are there; 0 if none is."""
+    known, filled = _known(target)
+    logits = logits.astype(jnp.float32)
+    return _mean_known(jax.nn.softplus(logits) - logits * filled, known)
+
+
+def _known(target):
+    known = ~jnp.isnan(target)
+    # NaN must not enter the arithmetic: zero times NaN is NaN in the gradient.
+    return known, jnp.where(known, target, 0).astype(jnp.float32)
+
+
+def _mean_known(loss, known):
+    return jnp.sum(jnp.where(known, loss, 0)) / jnp.maximum(jnp.sum(known), 1)

@@ -1,0 +1,46 @@
+"""What turns an embedding into a projection or into predictions."""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ecgjax.models.layers import uniform_by_fan_in
+
+
+class ProjectionHead(nnx.Module):
+    """Linear, ReLU, linear, without batch norm; weights and biases start uniform in +-1/sqrt(fan in)."""
+
+    def __init__(self, *, width_in: int, hidden: int, width: int, dtype: str = "float32", rngs: nnx.Rngs):
+        self.fc1 = _torch_linear(width_in, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = _torch_linear(hidden, width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, embedding: Float[Array, "*b d"]) -> Float[Array, "*b k"]:
+        """Projects; any leading axes, so that a map can be projected position by position."""
+        return self.fc2(jax.nn.relu(self.fc1(embedding)))
+
+
+class LinearHead(nnx.Module):
+    """Linear map to logits or regression targets: kernel normal, bias zero."""
+
+    def __init__(
+        self,
+        *,
+        width_in: int,
+        outputs: int,
+        kernel_deviation: float = 0.02,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        # jax rescales a truncated normal to the deviation asked for; torch does not, and cuts at +-2, where
+        # a deviation of 0.02 is hardly touched. A plain normal is the closer match.
+        init = nnx.initializers.normal(kernel_deviation)
+        self.linear = nnx.Linear(width_in, outputs, dtype=dtype, kernel_init=init, rngs=rngs)
+
+    def __call__(self, embedding: Float[Array, "b d"]) -> Float[Array, "b m"]:
+        """Returns one value a target."""
+        return self.linear(embedding)
+
+
+def _torch_linear(width_in, width_out, *, dtype, rngs):
+    init = uniform_by_fan_in(width_in)
+    return nnx.Linear(width_in, width_out, dtype=dtype, kernel_init=init, bias_init=init, rngs=rngs)

@@ -1,0 +1,198 @@
+"""Transformer over lead x time patches: the ECG encoder of masked, contrastive and supervised training."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ecgjax.models.layers import (
+    AttentionPool,
+    Block,
+    drop_path_rates,
+    layer_norm,
+    linear,
+    uniform_by_fan_in,
+)
+from ecgjax.models.posemb import sincos_positions
+
+Pooling = Literal["mean", "cls", "attention", "mean_of_normed"]
+Positions = Literal["fixed", "learnable"]
+
+
+class Vit(nnx.Module):
+    """Vision transformer whose patches are one lead high and `patch` samples long.
+
+    Tokens are lead-major: token = lead * columns + column. `pooling` makes the embedding:
+
+    - `mean`: mean of the patch tokens after the last block, then `pool_norm`;
+    - `attention`: attention with the mean token as query, then `pool_norm`;
+    - `cls`: the class token after `norm`;
+    - `mean_of_normed`: mean of the patch tokens after `norm`, which is what masked pre-training offers.
+
+    All else has the same names in the tree whatever the pooling, so a checkpoint of one initialises another.
+    Initialisation is that of masked pre-training (Xavier uniform) for every use; the reference draws a
+    contrastive encoder from a truncated normal of deviation 0.02 instead. `learnable` positions start from
+    the sine-cosine table; `fixed` ones are no parameter.
+    """
+
+    def __init__(
+        self,
+        *,
+        leads: int,
+        length: int,
+        patch: int,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        pooling: Pooling = "mean",
+        drop_path: float = 0.0,
+        positions: Positions = "fixed",
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        _check_choice("pooling", pooling, ("mean", "cls", "attention", "mean_of_normed"))
+        _check_choice("positions", positions, ("fixed", "learnable"))
+        self.leads, self.patch, self.width, self.pooling = leads, patch, width, pooling
+        self.columns = patch_columns(length, patch)
+        self.dtype = dtype
+        self.patch_embed = linear(patch, width, dtype=dtype, rngs=rngs)
+        # Of the bias the reference keeps torch's default for a convolution.
+        self.patch_embed.bias[...] = uniform_by_fan_in(patch)(rngs.params(), (width,))
+        self.cls_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, 1, width)))
+        if positions == "learnable":
+            table = sincos_positions(leads=leads, columns=self.columns, width=width)
+            self.positions = nnx.Param(jnp.asarray(table)[None])
+        self.learnable_positions = positions == "learnable"
+        self.blocks = nnx.List(
+            Block(width=width, heads=heads, mlp_ratio=mlp_ratio, drop_path=rate, dtype=dtype, rngs=rngs)
+            for rate in drop_path_rates(drop_path, depth)
+        )
+        if pooling == "attention":
+            self.attention_pool = AttentionPool(width=width, heads=heads, dtype=dtype, rngs=rngs)
+        if pooling in ("mean", "attention"):
+            self.pool_norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        else:
+            self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        ecg: Float[Array, "b l t"],
+        *,
+        keep: Int[Array, "b k"] | None = None,
+        train: bool = False,
+        key: PRNGKeyArray | None = None,
+    ) -> dict[str, Float[Array, "..."]]:
+        """Encodes all patches, or those whose indices `keep` holds, in that order.
+
+        Returns `embedding [b d]`; `tokens [b 1+n d]`, class token first, after `norm` where the pooling has
+        one; `local_tokens [b n d]`, the patch tokens after the last block without any norm.
+        """
+        tokens = self._blocks(self.embed(ecg, keep=keep), self.blocks, train=train, key=key)
+        out = {"local_tokens": tokens[:, 1:]}
+        if self.pooling in ("mean", "attention"):
+            pool = self.attention_pool if self.pooling == "attention" else _mean
+            return {**out, "tokens": tokens, "embedding": self.pool_norm(pool(tokens[:, 1:]))}
+        tokens = self.norm(tokens)
+        embedding = tokens[:, 0] if self.pooling == "cls" else _mean(tokens[:, 1:])
+        return {**out, "tokens": tokens, "embedding": embedding}
+
+    def embed(
+        self, ecg: Float[Array, "b l t"], *, keep: Int[Array, "b k"] | None = None
+    ) -> Float[Array, "b n d"]:
+        """What enters the first block: class token, then patch tokens, each with its position."""
+        patches = patchify(ecg.astype(self.dtype), patch=self.patch)
+        if patches.shape[1] != self.leads * self.columns:
+            raise ValueError(
+                f"ECG of shape {ecg.shape[1:]} gives {patches.shape[1]} patches of {self.patch} samples; "
+                f"the encoder was built for {self.leads} leads x {self.columns} columns."
+            )
+        positions = self.position_table()
+        patch_positions = positions[1:]
+        if keep is not None:
+            # Gathered before the embedding: patches are narrower than tokens.
+            patches = jnp.take_along_axis(patches, keep[:, :, None], axis=1)
+            patch_positions = patch_positions[keep]
+        b, n, p = patches.shape
+        tokens = self.patch_embed(patches.reshape(b * n, p)).reshape(b, n, self.width) + patch_positions
+        cls = (self.cls_token[...] + positions[0]).astype(tokens.dtype)
+        return jnp.concatenate([jnp.broadcast_to(cls, (b, 1, self.width)), tokens], axis=1)
+
+    def position_table(self) -> Float[Array, "n d"]:
+        """Positions in compute precision; row 0 belongs to the class token."""
+        if self.learnable_positions:
+            return self.positions[0].astype(self.dtype)
+        table = sincos_positions(leads=self.leads, columns=self.columns, width=self.width)
+        return jnp.asarray(table, self.dtype)
+
+    def last_attention(self, ecg: Float[Array, "b l t"]) -> Float[Array, "b h n n"]:
+        """Softmax map of the last block over all tokens, class token first."""
+        tokens = self._blocks(self.embed(ecg), self.blocks[:-1], train=False, key=None)
+        return self.blocks[-1].attention_weights(tokens)
+
+    def _blocks(self, tokens, blocks, *, train, key):
+        for i, block in enumerate(blocks):
+            block_key = None if key is None else jax.random.fold_in(key, i)
+            tokens = block(tokens, train=train, key=block_key)
+        return tokens
+
+
+def patchify(ecg: Float[Array, "b l t"], *, patch: int) -> Float[Array, "b n p"]:
+    """Cuts each lead into patches, lead-major."""
+    b, leads, length = ecg.shape
+    return ecg.reshape(b, leads * patch_columns(length, patch), patch)
+
+
+def unpatchify(patches: Float[Array, "b n p"], *, leads: int) -> Float[Array, "b l t"]:
+    """Reverses `patchify`."""
+    return patches.reshape(patches.shape[0], leads, -1)
+
+
+def patch_columns(length: int, patch: int) -> int:
+    """Patches along time; an ECG length that is not a multiple of the patch is refused."""
+    if length % patch:
+        raise ValueError(
+            f"ECG length {length} is not a multiple of patch {patch}; "
+            f"crop to {length // patch * patch}, or change the patch."
+        )
+    return length // patch
+
+
+def _mean(tokens):
+    return tokens.mean(1, dtype=jnp.float32).astype(tokens.dtype)
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}.")
+
+
+def _variant(width, depth, heads):
+    return {"width": width, "depth": depth, "heads": heads}
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "pluto": _variant(256, 2, 8),
+    "tiny": _variant(384, 3, 6),
+    "tiny_deep": _variant(192, 12, 3),
+    "small": _variant(512, 4, 8),
+    "small_deep": _variant(384, 12, 6),
+    "medium": _variant(640, 5, 10),
+    "medium_deep": _variant(576, 12, 8),
+    "large_patchx": _variant(864, 6, 12),
+    "base": _variant(768, 12, 12),
+    "large": _variant(1024, 24, 16),
+    "huge": _variant(1280, 32, 16),
+}
+"""Sizes of the published encoders; `tiny` is the paper's."""
+
+DECODER_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "pluto": _variant(160, 1, 8),
+    "tiny": _variant(256, 2, 8),
+    "tiny2": _variant(128, 2, 4),
+    "base": _variant(512, 8, 16),
+}
+"""Sizes of the published decoders: `base` serves base, large and huge, `tiny` all others but pluto."""

@@ -1,0 +1,37 @@
+"""Encoders as a config asks for them, sized for the data they will read."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from flax import nnx
+
+from ecgjax.core import config as configs
+from ecgjax.core.spec import InputSpec
+from ecgjax.models import ENCODERS
+
+Modality = Literal["ecg", "cmr"]
+
+
+def encoder_factory(
+    section: Mapping[str, Any], modality: Modality, spec: InputSpec, crop: int, path: str
+) -> Callable[[nnx.Rngs], nnx.Module]:
+    """Returns the function that draws the encoder of `modality`.
+
+    A Vit reads ECG, a ResNet CMR; leads, length and channels come from the InputSpec and the crop.
+    """
+    if getattr(spec, modality) is None:
+        raise ValueError(
+            f"{path} needs {modality.upper()}, which the data set lacks; prepare one that has it."
+        )
+    if modality == "ecg":
+        given = {"leads": len(spec.ecg.leads), "length": crop}
+    else:
+        given = {"channels": len(spec.cmr.frames)}
+    bound = configs.bind(ENCODERS, section, path, **given)
+    missing = [key for key in given if key not in bound.keywords]
+    if missing:
+        raise ValueError(
+            f"{path}.name: {section['name']} does not read {modality.upper()}; it takes no {missing[0]}."
+        )
+    configs.require(bound, path, open_arguments=("rngs",))
+    return lambda rngs: bound(rngs=rngs)

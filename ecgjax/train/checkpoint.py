@@ -1,0 +1,187 @@
+"""Checkpoints of a workdir: state, data position, config and InputSpec at a step (Orbax)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
+
+from ecgjax.core import runtime, trees
+from ecgjax.core.interfaces import Tree, abstract
+from ecgjax.train.state import TrainState
+
+_TREES = ("params", "extra", "opt_state")
+
+
+class Restored(NamedTuple):
+    """A checkpoint as read: the state, and what the run wrote beside it."""
+
+    state: TrainState
+    meta: Mapping[str, Any]
+
+
+class Checkpoints:
+    """The `checkpoints/` of a workdir, open for training; saves run in the background.
+
+    Kept are the last `keep` steps and those in `preserve`, such as 0: the weights that training started from.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, keep: int = 2, preserve: Sequence[int] = (0,)):
+        if keep < 2:
+            raise ValueError(
+                f"config.checkpoint.keep is {keep}; at least 2, or an evaluator may lose the one it reads."
+            )
+        self._directory = epath.Path(workdir) / "checkpoints"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(keep), CustomSteps(tuple(preserve))]),
+            cleanup_tmp_directories=True,  # What a killed save left behind.
+            enable_async_checkpointing=True,
+        )
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def save(self, state: TrainState, iterator: grain.DatasetIterator, meta: Mapping[str, Any]) -> None:
+        """Starts writing; the arrays are copied before this returns, so the state may be donated."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        items = {name: ocp.args.StandardSave(getattr(state, name)) for name in _TREES if _leaves(state, name)}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                **items, data=grain.checkpoint.CheckpointSave(iterator), meta=ocp.args.JsonSave(dict(meta))
+            ),
+            force=True,
+        )
+
+    def restore_latest(self, state: TrainState, iterator: grain.DatasetIterator) -> Restored | None:
+        """Restores the newest readable checkpoint into the shapes and shardings of `state`, and the iterator.
+
+        A checkpoint that cannot be read is moved to `damaged/`, said aloud, and the one before is taken.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._restore(step, state, iterator)
+            except (ValueError, KeyError, OSError) as error:
+                if _shapes_differ(error):
+                    raise
+                self._set_aside(step, error)
+        return None
+
+    def wait(self) -> None:
+        """Returns once every save is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then releases the directory."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _restore(self, step: int, state: TrainState, iterator: grain.DatasetIterator) -> Restored:
+        items = {
+            name: ocp.args.StandardRestore(getattr(state, name)) for name in _TREES if _leaves(state, name)
+        }
+        read = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                **items, data=grain.checkpoint.CheckpointRestore(iterator), meta=ocp.args.JsonRestore()
+            ),
+        )
+        parts = {name: read[name] if name in items else getattr(state, name) for name in _TREES}
+        return Restored(TrainState(jnp.asarray(step, jnp.int32), **parts), read["meta"])
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        aside = self._directory.parent / "damaged" / str(step)
+        runtime.say(
+            f"checkpoint {step} of {self._directory.parent} cannot be read ({_first_line(error)}); moved to {aside}, "
+            f"falling back to the one before."
+        )
+        if runtime.is_lead():
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            if aside.exists():
+                aside.rmtree()
+            (self._directory / str(step)).rename(aside)
+        self._manager.reload()
+
+
+def steps(workdir: epath.PathLike) -> list[int]:
+    """Finished checkpoints of a workdir, ascending; temporary directories do not count."""
+    directory = epath.Path(workdir) / "checkpoints"
+    if not directory.exists():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def choose_step(workdir: epath.PathLike, step: int | None = None) -> int:
+    """`step`, or the newest; a workdir without it is an error that lists what is there."""
+    found = steps(workdir)
+    if not found:
+        raise ValueError(
+            f"{workdir} holds no checkpoint; it is empty, foreign, or training has not saved yet."
+        )
+    if step is not None and step not in found:
+        raise ValueError(f"{workdir} holds no checkpoint of step {step}; it holds {found}.")
+    return found[-1] if step is None else step
+
+
+def read_meta(workdir: epath.PathLike, step: int) -> Mapping[str, Any]:
+    """Config, InputSpec and targets that training wrote beside a checkpoint."""
+    with ocp.CheckpointManager(
+        _path(workdir), options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as manager:
+        try:
+            return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        except (ValueError, KeyError, OSError) as error:
+            raise _unreadable(workdir, step, error) from None
+
+
+def read_params(workdir: epath.PathLike, step: int, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+    """Parameters and `extra` of a checkpoint, without its optimiser, in the given shapes (and shardings)."""
+    wanted = {"params": params, "extra": extra}
+    items = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items() if jax.tree.leaves(tree)}
+    with ocp.CheckpointManager(
+        _path(workdir), options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as manager:
+        try:
+            read = manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, OSError) as error:
+            raise _unreadable(workdir, step, error) from None
+    return tuple(read[name] if name in items else tree for name, tree in wanted.items())
+
+
+def describe(state: Tree) -> list[str]:
+    """One line a leaf: name, shape, dtype."""
+    return [
+        f"{name} {tuple(leaf.shape)} {leaf.dtype}" for name, leaf in trees.flatten(abstract(state)).items()
+    ]
+
+
+def _leaves(state: TrainState, name: str) -> bool:
+    return bool(jax.tree.leaves(getattr(state, name)))
+
+
+def _path(workdir: epath.PathLike) -> epath.Path:
+    return epath.Path(workdir) / "checkpoints"
+
+
+def _shapes_differ(error: Exception) -> bool:
+    return "shape" in str(error).lower() and "mismatch" in str(error).lower()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _unreadable(workdir, step, error) -> ValueError:
+    return ValueError(
+        f"checkpoint {step} of {workdir} cannot be read ({_first_line(error)}); choose another step of "
+        f"{steps(workdir)}, or run training again: it falls back to the one before."
+    )
+
+
+logging.getLogger("orbax").setLevel(logging.ERROR)

@@ -1,0 +1,191 @@
+"""The training loop: data, dispatch, log, validate, save, in that order."""
+
+import contextlib
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import grain
+import jax
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
+
+from ecgjax.core import mesh as meshes
+from ecgjax.core import runtime
+from ecgjax.core.interfaces import Batch
+from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.state import TrainState
+from ecgjax.train.step import Metrics
+from ecgjax.train.writer import MetricWriter, Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Rhythm:
+    """How long to train, and how often to log, validate and save; in steps."""
+
+    steps: int
+    log_every: int
+    validate_every: int
+    save_every: int
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            if value < 1:
+                raise ValueError(f"config.{name} is {value}; it must be at least 1.")
+
+
+class Interrupt:
+    """Turns SIGTERM and SIGINT into a flag, so that the loop can save and leave between steps."""
+
+    def __init__(self):
+        self.received: signal.Signals | None = None
+
+    def __enter__(self):
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, _frame):
+        if self.received == signal.SIGINT:  # A second Ctrl-C means now.
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+
+
+def fit(
+    state: TrainState,
+    *,
+    train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]],
+    validate: Callable[[TrainState], Mapping[str, float]],
+    iterator: grain.DatasetIterator,
+    key: PRNGKeyArray,
+    mesh: Mesh,
+    rhythm: Rhythm,
+    checkpoints: Checkpoints,
+    writer: MetricWriter,
+    meta: Mapping[str, Any],
+    learning_rate: Callable[[int], float],
+    name: str,
+) -> TrainState:
+    """Trains from `state.step` to `rhythm.steps`; returns early, saved, where a signal asks for it.
+
+    Order matters. Step n is dispatched before the metrics of the last logged step are read, so the device never
+    waits for the host; a checkpoint of step n holds the iterator after n batches.
+    """
+    step = int(state.step)
+    meter = _Meter(writer, Progress(total=rhythm.steps, start=step, name=name), learning_rate, step)
+    with Interrupt() as interrupt:
+        if step == 0:
+            checkpoints.save(state, iterator, meta)
+            writer.write(0, validate(state))
+            meter.restart()
+        while step < rhythm.steps and interrupt.received is None:
+            with meter.waiting():
+                batch = meshes.to_global(next(iterator), mesh)
+            state, metrics = train_step(state, batch, key)
+            step += 1
+            meter.flush()
+
+            last = step == rhythm.steps
+            if step % rhythm.log_every == 0 or last:
+                meter.hold(step, metrics, examples=len(next(iter(batch.values()))))
+            if step % rhythm.validate_every == 0 or last:
+                meter.flush()
+                writer.write(step, validate(state))
+                meter.restart()
+            if step % rhythm.save_every == 0 or last:
+                meter.flush()
+                checkpoints.save(state, iterator, meta)
+        meter.close()
+        if step < rhythm.steps:
+            checkpoints.save(state, iterator, meta)
+        checkpoints.wait()
+        if step < rhythm.steps:
+            runtime.say(f"{interrupt.received.name}: saved step {step}; run the same command to go on.")
+    return state
+
+
+def mean_over(
+    eval_step: Callable, batches: Callable[[], Iterable[Batch]], key: PRNGKeyArray, mesh: Mesh
+) -> Callable[[TrainState], dict[str, float]]:
+    """Returns the function that averages validation metrics over whole batches, as `val_*`."""
+
+    def validate(state: TrainState) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        count = 0
+        for batch in batches():
+            metrics = jax.device_get(eval_step(state, meshes.to_global(batch, mesh), key))
+            count += 1
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, 0.0) + float(value)
+        return {f"val_{name}": total / count for name, total in totals.items()}
+
+    return validate
+
+
+class _Meter:
+    """Reads metrics one step late, with the speed since the last reading, and hands them to writer and bar."""
+
+    def __init__(
+        self, writer: MetricWriter, progress: Progress, learning_rate: Callable[[int], float], step: int
+    ):
+        self._writer, self._progress, self._learning_rate = writer, progress, learning_rate
+        self._held: tuple[int, Metrics, int] | None = None
+        self._logged = step
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts the clock anew, so that validation does not count as step time."""
+        self._since, self._waited = time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Counts the time inside as waiting for data."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def hold(self, step: int, metrics: Metrics, *, examples: int) -> None:
+        """Keeps device scalars to be read once the next step is under way."""
+        self._held = (step, metrics, examples)
+
+    def flush(self) -> None:
+        """Reads and logs what is held; a loss that is not finite ends the run."""
+        if self._held is None:
+            return
+        (step, metrics, examples), self._held = self._held, None
+        scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        elapsed, steps = time.perf_counter() - self._since, step - self._logged
+        speed = {
+            "step_ms": 1e3 * elapsed / steps,
+            "examples_per_s": steps * examples / elapsed,
+            "data_wait": self._waited / elapsed,
+        }
+        if not math.isfinite(scalars["loss"]):
+            raise ValueError(
+                f"the loss is {scalars['loss']} at step {step}; lower config.optimizer.schedule.learning_rate, set "
+                f"config.optimizer.clip_norm, or look for extreme values in the data."
+            )
+        self._writer.write(step, {**scalars, **speed, "learning_rate": float(self._learning_rate(step - 1))})
+        self._progress.advance(steps, _notes(scalars, speed))
+        self._logged = step
+        self.restart()
+
+    def close(self) -> None:
+        """Logs what is held and leaves the bar."""
+        self.flush()
+        self._progress.close()
+
+
+def _notes(scalars: Mapping[str, float], speed: Mapping[str, float]) -> dict[str, str]:
+    return {
+        "loss": f"{scalars['loss']:.4f}",
+        "step": f"{speed['step_ms']:.0f}ms",
+        "ex/s": f"{speed['examples_per_s']:.0f}",
+        "wait": f"{100 * speed['data_wait']:.0f}%",
+    }

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Everything that must be green: style, the five floors, the tests. Installs what it needs into .venv.
+# Usage: bash launch/test.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/install.sh
+ecgjax_install "dev,raw"
+
+ruff format --check .
+ruff check .
+lint-imports
+python -m pytest "$@"
