@@ -1,0 +1,342 @@
+"""From a cohort to a prepared data directory: many processes, resumable after a kill, every reject counted."""
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+import ecgjax
+from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
+from ecgjax.data import identifiers, manifest, schema
+from ecgjax.data.build_shard import AnyCohort, Context, Task, build_shards, read_sidecar, sidecar_path
+from ecgjax.data.cohorts.base import Item
+from ecgjax.data.examples import Recipe
+from ecgjax.data.manifest import Manifest, Shard, SplitSummary, TargetColumn
+from ecgjax.data.shards import WRITER_OPTIONS, check_content, local_path
+from ecgjax.formats.recording import LEADS
+
+SPLITS = ("train", "val", "test")
+CONFIG_NAME = "config.json"
+REJECTS_NAME = "rejects.csv"
+
+
+def build(
+    cohort: AnyCohort,
+    directory: epath.PathLike,
+    *,
+    conditioning_ecg: Mapping[str, Any] | None,
+    conditioning_cmr: Mapping[str, Any] | None,
+    ecg_length: int = 5000,
+    rate_hz: float = 500.0,
+    leads: tuple[str, ...] = LEADS,
+    cmr_height: int = 210,
+    cmr_width: int = 210,
+    pixel_mm: float = 1.8,
+    examples_per_shard: int = 512,
+    workers: int = 1,
+    key: bytes | None = None,
+    key_file: epath.PathLike | None = None,
+    withdrawn: Iterable[str] = (),
+    cohort_config: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Writes shards, `rejects.csv` and, last, the manifest; returns the manifest.
+
+    `conditioning_ecg` and `conditioning_cmr` are keyword arguments of `signals.ecg.condition` and
+    `signals.cmr.three_phases`; None leaves the modality out. A shard is a function of its items, the recipe and the
+    key: neither `workers` nor an interruption changes a byte. Run again with the same arguments, it keeps every
+    shard whose SHA-256 holds and builds the rest; with other arguments it refuses and names what differs.
+
+    Without `key` or `key_file` a random key is made in `<directory>/private/key`. `withdrawn` lists raw
+    identifiers of subjects to leave out. `cohort_config` describes the cohort in the fingerprint; where it is None
+    the fields of a dataclass cohort do.
+    """
+    directory = local_path(directory)
+    _check_numbers(examples_per_shard=examples_per_shard, workers=workers, ecg_length=ecg_length)
+    directory.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign(directory)
+    recipe = Recipe(
+        InputSpec(
+            ecg=_ecg_spec(conditioning_ecg, leads, rate_hz, ecg_length),
+            cmr=_cmr_spec(conditioning_cmr, cmr_height, cmr_width, pixel_mm),
+        ),
+        tuple(cohort.targets),
+    )
+    with _only_builder(directory):
+        secret = _key(directory, key, key_file)
+        items, withdrawn_subjects = _items(cohort, withdrawn)
+        _check_identifiers(items, secret)
+        config = {
+            "cohort": {"name": cohort.name, **_description(cohort, cohort_config)},
+            "targets": [dataclasses.asdict(target) for target in cohort.targets],
+            "input_spec": recipe.input_spec.to_json(),
+            "examples_per_shard": examples_per_shard,
+            "items": {
+                "count": len(items),
+                "withdrawn_subjects": withdrawn_subjects,
+                "hash": _hash(items, secret),
+            },
+            "key": identifiers.key_digest(secret),
+            "format": {"schema_version": schema.VERSION, "writer_options": WRITER_OPTIONS},
+        }
+        config = json.loads(json.dumps(config))  # Tuples become lists, as in the copy on disk.
+        digest = manifest.fingerprint(config)
+        _same_config(directory, config)
+        tasks = _tasks(items, examples_per_shard)
+        context = Context(cohort, recipe, os.fspath(directory), secret, digest)
+        _remove_leftovers(directory, tasks)
+        todo = [task for task in tasks if not _is_finished(directory, task, digest)]
+        build_shards(todo, context, workers=workers, progress=progress, done=len(tasks) - len(todo))
+        sidecars = [read_sidecar(directory, task.file) for task in tasks]
+        return _finish(directory, cohort, recipe, tasks, sidecars, config, digest, withdrawn_subjects)
+
+
+def read_identifiers_file(path: epath.PathLike) -> tuple[str, ...]:
+    """Raw subject identifiers, one a line; empty lines and lines from # on are left out."""
+    lines = (line.split("#", 1)[0].strip() for line in epath.Path(path).read_text().splitlines())
+    return tuple(line for line in lines if line)
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"config.{name}: {value} is below 1.")
+
+
+def _refuse_foreign(directory: epath.Path) -> None:
+    names = sorted(path.name for path in directory.iterdir())
+    if names and not (directory / "build").exists() and set(names) - {"private"}:
+        raise ValueError(
+            f"{directory} holds {names[:5]} and is no data directory of ecgjax; "
+            "choose an empty directory in config.directory."
+        )
+
+
+def _ecg_spec(conditioning, leads, rate_hz, length) -> EcgSpec | None:
+    if conditioning is None:
+        return None
+    unit = "mV" if conditioning.get("normalise") == "none" else "standard deviations"
+    return EcgSpec(tuple(leads), float(rate_hz), length, unit, dict(conditioning))
+
+
+def _cmr_spec(conditioning, height, width, pixel_mm) -> CmrSpec | None:
+    if conditioning is None:
+        return None
+    return CmrSpec(("ES", "mid", "ED"), height, width, float(pixel_mm), "0 to 1", dict(conditioning))
+
+
+@contextlib.contextmanager
+def _only_builder(directory: epath.Path) -> Iterator[None]:
+    (directory / "build").mkdir(exist_ok=True)
+    with open(directory / "build" / "lock", "w") as file:
+        try:
+            fcntl.flock(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # The kernel drops it with the process, however it ends.
+        except OSError as error:
+            raise ValueError(
+                f"Another process is preparing {directory}; wait for it, or choose another directory."
+            ) from error
+        yield
+
+
+def _key(directory: epath.Path, key: bytes | None, key_file: epath.PathLike | None) -> bytes:
+    if key is not None and key_file is not None:
+        raise ValueError("Both key and key_file are given; give one.")
+    if key is not None:
+        return key
+    if key_file is not None:
+        return identifiers.read_key(key_file)
+    path = directory / "private" / "key"
+    if path.exists():
+        return identifiers.read_key(path)
+    os.makedirs(path.parent, mode=0o700, exist_ok=True)
+    return identifiers.create_key(path)
+
+
+def _items(cohort: AnyCohort, withdrawn: Iterable[str]) -> tuple[list[Item], int]:
+    items = list(cohort.items())
+    splits: dict[str, tuple[int, str]] = {}
+    records: dict[str, int] = {}
+    for i, item in enumerate(items):  # Positions, not identifiers: these messages end up in logs.
+        if item.split not in SPLITS:
+            raise ValueError(
+                f"Item {i} of cohort {cohort.name} is in split {item.split!r}; choose from {SPLITS}."
+            )
+        first, split = splits.setdefault(item.subject, (i, item.split))
+        if split != item.split:
+            raise ValueError(
+                f"Items {first} and {i} of cohort {cohort.name} are of one subject but in splits {split!r} and "
+                f"{item.split!r}; a subject must be in one split, or evaluation is on training subjects."
+            )
+        if item.record in records:
+            raise ValueError(
+                f"Items {records[item.record]} and {i} of cohort {cohort.name} have the same record identifier."
+            )
+        records[item.record] = i
+    gone = {str(subject).strip() for subject in withdrawn} & set(splits)
+    kept = [item for item in items if item.subject not in gone]
+    if not kept:
+        raise ValueError(
+            f"Cohort {cohort.name} has no items to prepare: it lists {len(items)}, "
+            f"of {len(gone)} withdrawn subjects."
+        )
+    return kept, len(gone)
+
+
+def _check_identifiers(items: Sequence[Item], key: bytes) -> None:
+    identifiers.hash_identifiers({item.subject for item in items}, key=key, kind="subject")
+    identifiers.hash_identifiers({item.record for item in items}, key=key, kind="record")
+
+
+def _hash(items: Sequence[Item], key: bytes) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        for text, kind in ((item.subject, "subject"), (item.record, "record"), (item.split, "split")):
+            digest.update(identifiers.hash_identifier(text, key=key, kind=kind))
+    return digest.hexdigest()
+
+
+def _description(cohort: AnyCohort, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    if given is not None:
+        return dict(given)
+    if not dataclasses.is_dataclass(cohort):
+        return {}
+    values = {field.name: getattr(cohort, field.name) for field in dataclasses.fields(cohort) if field.init}
+    # Where the raw files lie is no property of the data set, and may name a person's directory.
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, str | int | float | bool | None | tuple | list | dict)
+        and name != "targets"
+        and not (isinstance(value, str) and os.path.isabs(value))
+    }
+
+
+def _same_config(directory: epath.Path, config: Mapping[str, Any]) -> None:
+    path = directory / "build" / CONFIG_NAME
+    if not path.exists():
+        manifest.write_json(config, path)
+        return
+    try:
+        before = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); empty {directory} and prepare again.") from error
+    lines = manifest.differences(before, config)
+    if lines:
+        raise ValueError(
+            f"{directory} was prepared with another config; then against now: {'; '.join(lines)}. "
+            "Restore these values, or prepare into an empty directory."
+        )
+
+
+def _tasks(items: Sequence[Item], examples_per_shard: int) -> list[Task]:
+    tasks = []
+    for split in SPLITS:
+        of_split = [item for item in items if item.split == split]
+        count = -(-len(of_split) // examples_per_shard)
+        for i in range(count):
+            chunk = tuple(of_split[i * examples_per_shard : (i + 1) * examples_per_shard])
+            tasks.append(Task(f"{split}-{i:05d}-of-{count:05d}.array_record", split, chunk))
+    return tasks
+
+
+def _remove_leftovers(directory: epath.Path, tasks: Sequence[Task]) -> None:
+    """Temporary files of a killed builder; nobody else writes here while the lock is held."""
+    known = {task.file for task in tasks}
+    for folder in (directory, directory / "build"):
+        for path in folder.iterdir():
+            if path.name.startswith(".") and path.name.endswith(".tmp") and path.name.count(".array_record"):
+                if path.name.split(".array_record")[0][1:] + ".array_record" in known:
+                    path.unlink()
+
+
+def _is_finished(directory: epath.Path, task: Task, digest: str) -> bool:
+    if not sidecar_path(directory, task.file).exists():
+        return False
+    try:
+        sidecar = read_sidecar(directory, task.file)
+        if sidecar["fingerprint"] != digest:
+            return False
+        shard = Shard(task.file, sidecar["examples"], sidecar["bytes"], sidecar["sha256"])
+    except (ValueError, KeyError):  # A damaged sidecar: its shard is built again.
+        return False
+    return shard.examples == 0 or not check_content(directory, shard)
+
+
+def _finish(directory, cohort, recipe, tasks, sidecars, config, digest, withdrawn_subjects) -> Manifest:
+    rejects = [
+        (reject["record"], task.split, reject["kind"], reject["message"])
+        for task, sidecar in zip(tasks, sidecars, strict=True)
+        for reject in sidecar["rejects"]
+    ]
+    _write_rejects(directory, rejects)
+    counts = Counter(kind for _, _, kind, _ in rejects)
+    examples = sum(sidecar["examples"] for sidecar in sidecars)
+    if examples == 0:
+        raise ValueError(
+            f"All {len(rejects)} items of cohort {cohort.name} were rejected: {dict(counts)}. "
+            f"{directory / REJECTS_NAME} has the reason for each; mend the cohort or the conditioning, "
+            "and prepare into an empty directory."
+        )
+    splits = {}
+    for split in SPLITS:
+        mine = [(t, s) for t, s in zip(tasks, sidecars, strict=True) if t.split == split]
+        splits[split] = SplitSummary(
+            sum(s["examples"] for _, s in mine),
+            len({subject for _, s in mine for subject in s["subjects"]}),
+            tuple(Shard(t.file, s["examples"], s["bytes"], s["sha256"]) for t, s in mine if s["examples"]),
+        )
+    moments = [
+        s["moments"] for t, s in zip(tasks, sidecars, strict=True) if t.split == "train" and s["examples"]
+    ]
+    result = Manifest(
+        cohort=cohort.name,
+        input_spec=recipe.input_spec,
+        schema=recipe.schema,
+        targets=tuple(
+            _column(target, [shard[i] for shard in moments]) for i, target in enumerate(cohort.targets)
+        ),
+        splits=splits,
+        config=config,
+        fingerprint=digest,
+        rejects=dict(sorted(counts.items())),
+        withdrawn=withdrawn_subjects,
+        code_version=ecgjax.__version__,
+    )
+    manifest.write_manifest(result, directory)
+    return result
+
+
+def _column(target, moments: Sequence[Sequence[int | float]]) -> TargetColumn:
+    """Merges (count, mean, sum of squared deviations) of the shards in their order (Chan et al. 1979)."""
+    count, mean, squares = 0, 0.0, 0.0
+    for more, other, deviations in moments:
+        if more:
+            total = count + more
+            delta = other - mean
+            squares += deviations + delta * delta * count * more / total
+            mean += delta * more / total
+            count = total
+    if count == 0:
+        return TargetColumn(target, None, None, None, 0)
+    std = float(np.sqrt(squares / count))
+    return TargetColumn(target, mean, std, mean if target.kind == "binary" else None, count)
+
+
+def _write_rejects(directory: epath.Path, rejects: Sequence[tuple[str, str, str, str]]) -> None:
+    temporary = directory / f".{REJECTS_NAME}.tmp"
+    with open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("record", "split", "kind", "message"))
+        writer.writerows(rejects)
+    temporary.replace(directory / REJECTS_NAME)

@@ -1,0 +1,291 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+from tiny_cohort import SETTINGS, TinyCohort
+
+from ecgjax.data.build import build
+from ecgjax.data.manifest import read_manifest
+from ecgjax.data.pipeline import crop_starts, evaluation_batches, state_at, steps_per_epoch, train_batches
+from ecgjax.data.schema import dequantise
+from ecgjax.data.shards import read_split
+
+TRAIN = 30  # 24 subjects, of whom every fifth has two records.
+
+
+def take(iterator, count):
+    return [next(iterator) for _ in range(count)]
+
+
+def assert_equal(mine, theirs):
+    assert len(mine) == len(theirs)
+    for a, b in zip(mine, theirs, strict=True):
+        assert set(a) == set(b)
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_batches_have_the_contracted_keys_types_and_shapes(prepared):
+    batch = next(train_batches(prepared, batch_size=4, seed=0, crop=100))
+    assert {name: (value.dtype.name, value.shape) for name, value in batch.items()} == {
+        "ecg": ("float32", (4, 12, 100)),
+        "cmr": ("float32", (4, 16, 16, 3)),
+        "label": ("float32", (4, 3)),
+        "subject": ("uint32", (4, 2)),
+        "index": ("int32", (4,)),
+        "mask": ("bool", (4,)),
+    }
+    assert batch["mask"].all()
+
+
+def test_an_epoch_has_every_example_once_and_the_next_another_order(prepared):
+    iterator = train_batches(prepared, batch_size=5, seed=0, crop=100)
+    epochs = [np.concatenate([b["index"] for b in take(iterator, TRAIN // 5)]) for _ in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(TRAIN))
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs[0], np.arange(TRAIN))
+
+
+def test_no_batch_has_an_example_twice_and_the_remainder_changes(prepared):
+    iterator = train_batches(prepared, batch_size=8, seed=0, crop=100)
+    left_out = []
+    for _ in range(4):
+        epoch = [b["index"] for b in take(iterator, TRAIN // 8)]
+        assert len(np.unique(np.concatenate(epoch))) == 24
+        left_out.append(frozenset(range(TRAIN)) - set(np.concatenate(epoch)))
+    assert len(set(left_out)) > 1
+    assert steps_per_epoch(read_manifest(prepared), split="train", batch_size=8) == 3
+
+
+def test_a_batch_holds_the_stored_example_cropped_and_dequantised(prepared):
+    stored = read_split(prepared, read_manifest(prepared), "train")
+    whole = dequantise(stored["ecg"], stored["ecg_step"])
+    for batch in take(train_batches(prepared, batch_size=6, seed=3, crop=150), 5):
+        for row, i in enumerate(batch["index"]):
+            windows = np.lib.stride_tricks.sliding_window_view(whole[i], 150, axis=1)
+            assert (windows == batch["ecg"][row][:, None]).all(axis=(0, 2)).sum() == 1
+            np.testing.assert_array_equal(batch["cmr"][row], stored["cmr"][i].astype(np.float32))
+            np.testing.assert_array_equal(batch["label"][row], stored["label"][i])
+            assert batch["subject"][row].tobytes() == stored["subject"][i].tobytes()
+
+
+def _starts(prepared, **settings):
+    stored = read_split(prepared, read_manifest(prepared), "train")
+    whole = dequantise(stored["ecg"], stored["ecg_step"])
+    found = []
+    for batch in take(train_batches(prepared, batch_size=30, seed=1, **settings), 40):
+        for row, i in enumerate(batch["index"]):
+            first = batch["ecg"][row][:, 0]
+            found.append(int(np.flatnonzero((whole[i] == first[:, None]).all(axis=0))[0]))
+    return np.array(found)
+
+
+def test_crops_are_uniform_over_every_legal_start(prepared):
+    starts = _starts(prepared, crop=396)  # Five legal starts, 1200 draws: 240 each, standard deviation 14.
+    counts = np.bincount(starts, minlength=5)
+    assert len(counts) == 5
+    assert np.abs(counts - 240).max() < 60
+
+
+def test_reference_crop_never_draws_the_last_start(prepared):
+    assert set(_starts(prepared, crop=396, reference_crop=True)) == {0, 1, 2, 3}
+    assert set(_starts(prepared, crop=400, reference_crop=True)) == {0}
+
+
+def test_another_seed_gives_another_order_and_the_same_seed_the_same(prepared):
+    first, second, same = (
+        take(train_batches(prepared, batch_size=5, seed=seed, crop=100), 3) for seed in (0, 1, 0)
+    )
+    assert_equal(first, same)
+    assert not np.array_equal(first[0]["index"], second[0]["index"])
+
+
+@pytest.mark.parametrize("step", [0, 2, 5, 6, 7, 13])
+def test_resume_is_exact_mid_epoch_and_over_its_end(prepared, step):
+    want = train_batches(prepared, batch_size=5, seed=0, crop=100)
+    take(want, step)
+    state = json.loads(json.dumps(want.get_state()))
+    assert state == state_at(step)
+    resumed = train_batches(prepared, batch_size=5, seed=0, crop=100)
+    take(resumed, 3)  # It has been elsewhere.
+    resumed.set_state(state)
+    assert_equal(take(resumed, 8), take(want, 8))
+
+
+def test_resume_with_workers_is_exact_and_the_stream_is_the_same(prepared):
+    settings = {"batch_size": 5, "seed": 0, "crop": 100}
+    want = take(train_batches(prepared, **settings), 11)
+    copies = []
+    iterator = train_batches(prepared, workers=2, prefetch=2, **settings)
+    for i in range(11):
+        if i == 7:
+            state = json.loads(json.dumps(iterator.get_state()))
+        copies.append({name: value.copy() for name, value in next(iterator).items()})
+    assert_equal(copies, want)
+    iterator.set_state(state)
+    assert_equal(
+        [{name: value.copy() for name, value in next(iterator).items()} for _ in range(2)], want[7:9]
+    )
+    iterator.close()
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_processes_share_the_global_batch_in_order(prepared, count):
+    settings = {"batch_size": 6, "seed": 5, "crop": 120}
+    want = take(train_batches(prepared, **settings), 7)
+    parts = [
+        take(train_batches(prepared, shard_index=i, shard_count=count, **settings), 7) for i in range(count)
+    ]
+    assert_equal(
+        [{name: np.concatenate([p[k][name] for p in parts]) for name in want[0]} for k in range(7)], want
+    )
+
+
+def test_a_run_comes_back_with_another_process_count(prepared):
+    settings = {"batch_size": 6, "seed": 5, "crop": 120}
+    alone = train_batches(prepared, **settings)
+    take(alone, 6)
+    pair = [train_batches(prepared, shard_index=i, shard_count=2, **settings) for i in range(2)]
+    for iterator in pair:
+        iterator.set_state(alone.get_state())
+    want = next(alone)
+    halves = [next(iterator) for iterator in pair]
+    assert_equal([{name: np.concatenate([h[name] for h in halves]) for name in want}], [want])
+
+
+def test_the_cache_gives_the_same_stream(prepared):
+    settings = {"batch_size": 7, "seed": 2, "crop": 200}
+    assert_equal(
+        take(train_batches(prepared, cache=True, **settings), 9), take(train_batches(prepared, **settings), 9)
+    )
+    settings = {"batch_size": 7, "split": "train", "crop": 200, "crops": 2}
+    assert_equal(
+        list(evaluation_batches(prepared, cache=True, **settings)),
+        list(evaluation_batches(prepared, **settings)),
+    )
+
+
+def test_threads_and_prefetch_do_not_change_the_stream(prepared):
+    settings = {"batch_size": 5, "seed": 2, "crop": 200}
+    assert_equal(
+        take(train_batches(prepared, threads=1, prefetch=1, **settings), 8),
+        take(train_batches(prepared, threads=8, prefetch=16, **settings), 8),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("batch_size", [4, 30, 64])
+def test_evaluation_sees_every_example_once(prepared, batch_size, count):
+    indices, batches = [], []
+    for i in range(count):
+        mine = list(
+            evaluation_batches(
+                prepared, split="train", batch_size=batch_size, crop=100, shard_index=i, shard_count=count
+            )
+        )
+        batches.append(len(mine))
+        for batch in mine:
+            assert len(batch["mask"]) == batch_size // count  # The last is as full as the others.
+            indices += batch["index"][batch["mask"]].tolist()
+            padding = ~batch["mask"]
+            assert (batch["index"][padding] == -1).all()
+            assert np.isnan(batch["label"][padding]).all()
+            assert not batch["subject"][padding].any()
+            assert np.isfinite(batch["ecg"]).all()
+            assert (batch["ecg"].std(axis=(1, 2)) > 0).all()
+    assert sorted(indices) == list(range(TRAIN))
+    assert batches == [-(-TRAIN // batch_size)] * count  # Or a collective would wait for ever.
+
+
+def test_evaluation_crops_first_centre_and_evenly():
+    assert crop_starts(1000, 250, crops=1).tolist() == [0]
+    assert crop_starts(1000, 250, crops=1, position="centre").tolist() == [375]
+    assert crop_starts(1000, 250, crops=4).tolist() == [0, 250, 500, 750]
+    assert crop_starts(400, 400, crops=2).tolist() == [0, 0]
+
+
+def test_several_crops_are_consecutive_rows_of_their_example(prepared):
+    manifest = read_manifest(prepared)
+    stored = read_split(prepared, manifest, "val")
+    whole = dequantise(stored["ecg"], stored["ecg_step"])
+    batches = list(evaluation_batches(prepared, split="val", batch_size=4, crop=100, crops=3))
+    rows = {name: np.concatenate([b[name][b["mask"]] for b in batches]) for name in ("index", "ecg")}
+    assert rows["index"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for row, (i, start) in enumerate(zip(rows["index"], [0, 150, 300] * 3, strict=True)):
+        np.testing.assert_array_equal(rows["ecg"][row], whole[i][:, start : start + 100])
+
+
+def test_modalities_and_targets_are_picked(prepared):
+    batch = next(
+        train_batches(
+            prepared, batch_size=5, seed=0, modalities=("cmr",), targets=("index", "lvef"), cache=True
+        )
+    )
+    assert "ecg" not in batch
+    whole = next(train_batches(prepared, batch_size=5, seed=0))
+    np.testing.assert_array_equal(batch["label"], whole["label"][:, [2, 0]])
+    assert whole["ecg"].shape == (5, 12, 400)
+
+
+def test_missing_labels_are_nan(prepared):
+    labels = np.concatenate([b["label"] for b in evaluation_batches(prepared, split="train", batch_size=30)])
+    missing = np.isnan(labels[:, 0])
+    np.testing.assert_array_equal(missing, labels[:, 2] % 7 == 3)
+    assert 0 < missing.sum() < TRAIN
+
+
+def test_a_data_set_of_one_modality_refuses_the_other(tmp_path):
+    build(TinyCohort(with_cmr=False), tmp_path / "data", **{**SETTINGS, "conditioning_cmr": None})
+    batch = next(train_batches(tmp_path / "data", batch_size=2, seed=0))
+    assert "cmr" not in batch
+    with pytest.raises(
+        ValueError, match=r"config.data.modalities: asked for \['ecg', 'cmr'\].* has \['ecg'\]"
+    ):
+        train_batches(tmp_path / "data", batch_size=2, seed=0, modalities=("ecg", "cmr"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop": 401}, "config.data.crop: 401 samples are not within 1 to 400"),
+        ({"crop": 0}, "config.data.crop: 0 samples"),
+        ({"batch_size": 31}, "config.data.batch_size: a batch of 31 is more than the 30 examples"),
+        ({"batch_size": 5, "shard_count": 2}, "cannot be shared equally by 2 processes"),
+        ({"batch_size": 0}, "config.data.batch_size: a global batch of 0"),
+        ({"split": "trian"}, "config.data.split: split 'trian'"),
+        ({"modalities": ("eeg",)}, r"config.data.modalities: asked for \['eeg'\]"),
+        ({"modalities": ()}, "config.data.modalities: asked for \\[\\]"),
+        ({"targets": ("lvfe",)}, r"config.data.targets: unknown \['lvfe'\].*\['lvef', 'infarct', 'index'\]"),
+        ({"seed": -1}, "config.seed: -1 is outside"),
+        ({"cache": True, "workers": 1}, "config.data.cache"),
+        ({"threads": 8, "prefetch": 4}, "prefetch at least threads; got workers=0, threads=8"),
+    ],
+)
+def test_wrong_settings_fail_before_the_first_batch(prepared, settings, message):
+    with pytest.raises(ValueError, match=message):
+        train_batches(prepared, **{"batch_size": 4, "seed": 0, "crop": 100, **settings})
+
+
+def test_a_damaged_record_stops_the_stream_with_its_name(prepared, tmp_path):
+    import shutil
+
+    directory = shutil.copytree(prepared, tmp_path / "copied")
+    path = directory / read_manifest(directory).splits["train"].shards[2].file
+    content = bytearray(path.read_bytes())
+    content[content.index(b"ECGX") + 300] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=f"{path.name}: record 0 .* is damaged.*ecgjax prepare"):
+        take(train_batches(directory, batch_size=5, seed=0, crop=100), 6)
+    with pytest.raises(ValueError, match=f"{path.name}: record 0 .* is damaged"):
+        train_batches(directory, batch_size=5, seed=0, crop=100, cache=True)
+
+
+def test_tensorflow_stays_out():
+    assert "tensorflow" not in sys.modules
+
+
+def test_negative_step_has_no_state():
+    with pytest.raises(ValueError, match="Step -1"):
+        state_at(-1)
