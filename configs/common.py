@@ -37,3 +37,20 @@ def training() -> ConfigDict:
     config.init_from = ConfigDict({"workdir": "", "step": config_dict.placeholder(int), "rules": ()})
     config.evaluators = ConfigDict()
     return config
+
+
+def demo_vit(*, pooling: str) -> ConfigDict:
+    """The ECG encoder of launch/local.sh: 12 leads x 5 patches of half a second."""
+    return ConfigDict({"name": "vit", "width": 64, "depth": 2, "heads": 4, "patch": 50, "pooling": pooling})
+
+
+def demo_resnet() -> ConfigDict:
+    """The CMR encoder of launch/local.sh; group norm, so that evaluation stays a pure function of the example."""
+    return ConfigDict({"name": "resnet", "variant": "tiny"})
+
+
+def evaluators(extra: tuple[str, ...]) -> ConfigDict:
+    """The questions put to every checkpoint, and those of one objective."""
+    known = {"retrieval": {}, "reconstruction": {"examples": 6}}
+    sections = {"linear_probe": {"inputs": ("ecg/embedding",)}}
+    return ConfigDict(sections | {name: known[name] for name in extra})

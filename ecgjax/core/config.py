@@ -91,7 +91,8 @@ def check_sections(config: Mapping[str, Any], expected: Sequence[str], path: str
 
 
 def _parameters(target: Callable) -> Mapping[str, inspect.Parameter]:
-    signature = inspect.signature(target)
+    # An NNX module's metaclass hides the signature of its constructor.
+    signature = inspect.signature(target.__init__ if inspect.isclass(target) else target)
     return {k: p for k, p in signature.parameters.items() if k != "self" and p.kind is not p.VAR_KEYWORD}
 
 

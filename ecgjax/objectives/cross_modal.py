@@ -108,13 +108,7 @@ class CrossModal:
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
             body = encoder(rngs)
-            head = ProjectionHead(
-                width_in=body.embedding_width,
-                hidden=self.hidden,
-                width=self.projection,
-                dtype=body.dtype,
-                rngs=rngs,
-            )
+            head = ProjectionHead(width_in=body.width, hidden=self.hidden, width=self.projection, rngs=rngs)
             return Tower(encoder=body, head=head)
 
         return make

@@ -7,9 +7,22 @@ from flax import nnx
 
 from ecgjax.core import config as configs
 from ecgjax.core.spec import InputSpec
-from ecgjax.models import ENCODERS
+from ecgjax.models import ENCODERS, resnet, vit
 
 Modality = Literal["ecg", "cmr"]
+VARIANTS = {"vit": vit.VARIANTS, "resnet": resnet.VARIANTS}
+
+
+def with_variant(section: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Fills in the sizes of a published variant where `section` names one; other fields override them."""
+    fields = dict(section)
+    variant = fields.pop("variant", None)
+    if variant is None:
+        return fields
+    known = VARIANTS.get(fields.get("name"), {})
+    if variant not in known:
+        raise ValueError(f"{path}.variant: unknown {variant!r}; choose from {', '.join(known)}.")
+    return {**known[variant], **fields}
 
 
 def encoder_factory(
@@ -27,6 +40,7 @@ def encoder_factory(
         given = {"leads": len(spec.ecg.leads), "length": crop}
     else:
         given = {"channels": len(spec.cmr.frames)}
+    section = with_variant(section, path)
     bound = configs.bind(ENCODERS, section, path, **given)
     missing = [key for key in given if key not in bound.keywords]
     if missing:

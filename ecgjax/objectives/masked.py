@@ -18,7 +18,7 @@ from ecgjax.core.spec import InputSpec
 from ecgjax.losses.reconstruction import reconstruction_loss
 from ecgjax.models.mae import MaeDecoder, kept_tokens, random_masking
 from ecgjax.models.vit import patchify, unpatchify
-from ecgjax.objectives.encoders import encoder_factory
+from ecgjax.objectives.encoders import encoder_factory, with_variant
 
 _PREDICTION_MASK_SEED = 0
 """Evaluation hides the same patches at every checkpoint, so that reconstructions compare."""
@@ -98,8 +98,9 @@ class Masked:
 
     @functools.cached_property
     def _encoder(self) -> Functional:
-        section = {"pooling": "mean_of_normed", **self.encoder}
-        return Functional(encoder_factory(section, "ecg", self.spec, self.crop, "config.objective.encoder"))
+        return Functional(
+            encoder_factory(self._section, "ecg", self.spec, self.crop, "config.objective.encoder")
+        )
 
     @functools.cached_property
     def _decoder(self) -> Functional:
@@ -110,7 +111,7 @@ class Masked:
             leads=len(self.spec.ecg.leads),
             length=self.crop,
             patch=self._patch,
-            encoder_width=self.encoder["width"],
+            encoder_width=self._section["width"],
         )
         configs.require(bound, "config.objective.decoder", open_arguments=("rngs",))
 
@@ -121,7 +122,22 @@ class Masked:
 
     @property
     def _patch(self) -> int:
-        return self.encoder["patch"]
+        return self._section["patch"]
+
+    @functools.cached_property
+    def _section(self) -> dict[str, Any]:
+        section = {"pooling": "mean_of_normed", **with_variant(self.encoder, "config.objective.encoder")}
+        for field in ("patch", "width"):
+            if not isinstance(section.get(field), int):
+                raise ValueError(
+                    f"config.objective.encoder.{field}: expected int, got {section.get(field)!r}."
+                )
+        if section["pooling"] not in ("cls", "mean_of_normed"):
+            raise ValueError(
+                f"config.objective.encoder.pooling: {section['pooling']!r} has no final norm for the decoder to "
+                f"read from; choose cls or mean_of_normed."
+            )
+        return section
 
     @property
     def _tokens(self) -> int:

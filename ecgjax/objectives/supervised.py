@@ -86,9 +86,7 @@ class Supervised:
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
             body = factory(rngs)
-            head = LinearHead(
-                width_in=body.embedding_width, outputs=len(self.targets), dtype=body.dtype, rngs=rngs
-            )
+            head = LinearHead(width_in=body.width, outputs=len(self.targets), rngs=rngs)
             return Tower(encoder=body, head=head)
 
         return Functional(make)

@@ -1,0 +1,26 @@
+"""Supervised training on every label: what self-supervised encoders are held against.
+
+    python -m ecgjax train --config=configs/supervised.py:ecg --config.data.directory=DATA --workdir=RUN
+
+`ecg`  the demo's transformer on ECG
+`cmr`  the demo's residual net on CMR: what the image itself says
+"""
+
+from configs import common
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "ecg") -> ConfigDict:
+    encoders = {"ecg": common.demo_vit(pooling="mean"), "cmr": common.demo_resnet()}
+    if arg not in encoders:
+        raise ValueError(f"configs/supervised.py:{arg}: unknown; choose from {', '.join(encoders)}.")
+    config = common.training()
+    config.steps = 400
+    config.data.update({"batch_size": 64, "crop": 250, "modalities": (arg,)})
+    config.objective = ConfigDict(
+        {"name": "supervised", "modality": arg, "encoder": encoders[arg], "views": "weak"}
+    )
+    config.optimizer.schedule.update({"learning_rate": 2e-3, "warmup_steps": 40})
+    config.evaluators = common.evaluators(())
+    config.evaluators.linear_probe.inputs = (f"{arg}/embedding",)
+    return config

@@ -1,0 +1,106 @@
+"""Turns a cohort into conditioned ArrayRecord shards and a manifest. Run again after a kill: finished shards stay.
+
+  python -m ecgjax prepare --config=configs/prepare.py:synthetic --directory=DATA
+  python -m ecgjax prepare --config=configs/prepare.py:ptbxl --config.cohort.directory=PTBXL --directory=DATA
+
+Damaged records are left out, counted by kind in the manifest, and listed with their reason in rejects.csv. Subject
+and record identifiers are stored as keyed hashes; the key stays in DATA/private, which training never needs: keep
+it apart from the shards you share. `--withdrawn=FILE` names subjects, one a line, who must not be in the data.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+
+from ecgjax.core import config as configs
+from ecgjax.core import runtime
+from ecgjax.core.files import write_json
+from ecgjax.data.build import build, read_identifiers_file
+from ecgjax.data.cohorts import COHORTS
+from ecgjax.data.manifest import Manifest
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="Preparation config: FILE or FILE:ARG.", lock_config=True
+)
+_DIRECTORY = flags.DEFINE_string("directory", None, "Data directory to write.")
+_WORKERS = flags.DEFINE_integer("workers", None, "Processes; default: one a core.")
+_KEY_FILE = flags.DEFINE_string(
+    "key_file", None, "Secret for hashing identifiers; default: made in DATA/private."
+)
+_WITHDRAWN = flags.DEFINE_string("withdrawn", None, "File of subject identifiers to leave out, one a line.")
+
+_SECTIONS = ("cohort", "ecg", "cmr", "examples_per_shard", "attainable")
+
+
+def run() -> int:
+    """Prepares; returns the exit code."""
+    if _CONFIG.value is None or _DIRECTORY.value is None:
+        raise ValueError(
+            "prepare needs --config=FILE and --directory=DIR; see `python -m ecgjax prepare --help`."
+        )
+    prepare(
+        _CONFIG.value,
+        epath.Path(_DIRECTORY.value),
+        workers=_WORKERS.value or os.cpu_count() or 1,
+        key_file=_KEY_FILE.value,
+        withdrawn=read_identifiers_file(_WITHDRAWN.value) if _WITHDRAWN.value else (),
+    )
+    return 0
+
+
+def prepare(
+    config: Mapping[str, Any],
+    directory: epath.Path,
+    *,
+    workers: int = 1,
+    key_file: str | None = None,
+    withdrawn: tuple[str, ...] = (),
+) -> Manifest:
+    """Builds the data directory that `config` describes."""
+    configs.check_sections(config, _SECTIONS)
+    config = configs.plain(config)
+    cohort = configs.build(COHORTS, config["cohort"], "config.cohort")
+    ecg, cmr = config["ecg"], config["cmr"]
+    sizes = {}
+    if ecg is not None:
+        sizes |= {"ecg_length": ecg["length"], "rate_hz": float(ecg["rate_hz"])}
+    if cmr is not None:
+        sizes |= {"cmr_height": cmr["height"], "cmr_width": cmr["width"], "pixel_mm": float(cmr["pixel_mm"])}
+    manifest = build(
+        cohort,
+        directory,
+        conditioning_ecg=ecg and ecg["conditioning"],
+        conditioning_cmr=cmr and cmr["conditioning"],
+        examples_per_shard=config["examples_per_shard"],
+        workers=workers,
+        key_file=key_file,
+        withdrawn=withdrawn,
+        **sizes,
+    )
+    sizes = ", ".join(
+        f"{name} {split.examples} of {split.subjects}" for name, split in manifest.splits.items()
+    )
+    runtime.say(f"{directory}: examples of subjects: {sizes}.")
+    if manifest.rejects:
+        runtime.say(
+            f"rejected {sum(manifest.rejects.values())}: {dict(manifest.rejects)}; see {directory}/rejects.csv."
+        )
+    if config["attainable"]:
+        _attainable(cohort, config["attainable"], directory)
+    return manifest
+
+
+def _attainable(cohort, settings: Mapping[str, Any], directory: epath.Path) -> None:
+    """What no encoder of the ECG can beat, for a cohort that knows its own causes."""
+    path = directory / "attainable.json"
+    if path.exists():
+        return
+    if not hasattr(cohort, "attainable"):
+        raise ValueError(f"config.attainable: cohort {cohort.name} is not synthetic; set it to None.")
+    rows = cohort.attainable(**settings)
+    write_json(path, {"rows": rows, "settings": dict(settings)})
+    runtime.say(f"{path}: the score no encoder of this ECG can beat.")
