@@ -8,7 +8,7 @@ from jaxtyping import Float
 from ecgjax.data.cohorts.synthetic.heart import TERRITORIES, Heart
 
 ANGLES = 512
-"""Outlines are tables over the angle about the LV's centre: 0 lateral, 90 anterior, 180 septal, 270 inferior."""
+"""Outlines are tables over the angle about the LV's centre: 0 lateral, 90 anterior, 180 septal, 270 low."""
 
 ENDOCARDIAL_MM_PER_ROOT_ML = 4.706
 """Mid-ventricular end-diastolic radius over the cube root of the volume: 25 mm at 150 mL."""
@@ -20,7 +20,7 @@ APEX_OF_RADIUS, BASE_OF_RADIUS, BASE_DESCENT_MM = 1.85, 1.60, 14.0
 RV_AREA_MM2_PER_ML = 66.0
 """Mid-ventricular RV area over volume to the power 2/3: 1900 mm2 at 155 mL."""
 RV_AREA_POWER = 0.80
-RV_WALL_MM = 3.0
+RV_WALL_MM, ATRIAL_WALL_MM = 3.0, 2.0
 
 TERRITORY_DEG = {"anterior": 115.0, "inferior": 268.0, "lateral": 5.0}
 INFARCT_MOTION, INFARCT_THINNING, INFARCT_EDGE_DEG = 0.05, 0.55, 12.0
@@ -50,7 +50,7 @@ def draw_shape(rng: np.random.Generator) -> Shape:
         ellipse=0.025 + 0.012 * n[0],
         ellipse_deg=90 + 30 * n[1],
         rv_span_deg=4.0 * n[2],
-        rv_skew=0.15 + 0.10 * n[3],
+        rv_skew=0.06 + 0.10 * n[3],
         rv_power=0.05 * n[4],
         septum_deg=SEPTUM_DEG - 4 + 5 * n[5],
         trabecula_phase=2 * np.pi * rng.random(4),
@@ -60,7 +60,7 @@ def draw_shape(rng: np.random.Generator) -> Shape:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outline:
-    """Distances in mm from the LV's centre, by plane and angle: cavity, LV outer wall, RV cavity's outer border."""
+    """Distances in mm from the LV's centre, by plane and angle: cavity, LV outer wall, RV cavity's far border."""
 
     cavity: Float[np.ndarray, "p a"]
     outer: Float[np.ndarray, "p a"]
@@ -73,14 +73,15 @@ def outlines(
     """Outlines of one heart in p planes.
 
     `z_mm` is the distance from the middle of the ventricle towards the apex, `systole` is 0 at end-diastole
-    and 1 at end-systole. The cavity's area follows volume and ejection fraction exactly, whatever the regional
-    motion: where an infarct or an LBBB septum does not move, the rest moves more.
+    and 1 at end-systole. The cavity's area follows volume and ejection fraction exactly, whatever the
+    regional motion: where an infarct or an LBBB septum does not move, the rest moves more.
     """
     angle = 2 * np.pi * np.arange(ANGLES) / ANGLES
     s = systole[:, None]
     ef = heart.lvef_percent[0] / 100
     radius = ENDOCARDIAL_MM_PER_ROOT_ML * np.cbrt(heart.lvedv_ml[0])
-    long_axis = _long_axis(z_mm, systole, radius, shape)[:, None]
+    long_axis = _long_axis(z_mm, radius, shape)[:, None]
+    ventricle = _below_valves(z_mm, systole, radius)[:, None]  # 0 in the planes of the atria.
     diastolic = radius * (1 + shape.ellipse * np.cos(2 * (angle - np.deg2rad(shape.ellipse_deg))))
     shortening = ((1 - ef) ** SHORT_AXIS_SHARE - 1) * s + 1
     scar, septum = _scar(heart, angle), _bump(angle, np.deg2rad(SEPTUM_DEG), SEPTUM_WIDTH_DEG)
@@ -91,12 +92,11 @@ def outlines(
     area = (diastolic + wall) ** 2 - diastolic**2
     thick = area * (1 + LONG_AXIS_THICKENING * ef * s * (1 - scar))
     cavity = cavity * long_axis
-    outer = np.sqrt(
-        cavity**2 + thick * (0.35 + 0.65 * long_axis) * _present(z_mm, radius, wall.mean())[:, None]
-    )
-    return Outline(
-        cavity=cavity, outer=outer, rv=outer + _rv_depth(heart, shape, angle, outer, z_mm, systole)
-    )
+    tip = _present(z_mm, radius, wall.mean())[:, None]
+    thick = ventricle * thick * (0.35 + 0.65 * long_axis) + (1 - ventricle) * 2 * ATRIAL_WALL_MM * cavity
+    outer = np.sqrt(cavity**2 + thick * tip)
+    depth = _rv_depth(heart, shape, angle, outer, z_mm, systole) * (0.6 + 0.4 * ventricle)
+    return Outline(cavity=cavity, outer=outer, rv=outer + depth)
 
 
 def _inward(diastolic: np.ndarray, motion: np.ndarray, *, target: np.ndarray) -> np.ndarray:
@@ -124,13 +124,17 @@ def _scar(heart: Heart, angle: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp((away - half) / np.deg2rad(INFARCT_EDGE_DEG / 2)))
 
 
-def _long_axis(z_mm: np.ndarray, systole: np.ndarray, radius: float, shape: Shape) -> np.ndarray:
-    """Radius along the long axis against the middle: a half ellipsoid below, a slight taper and a lid above."""
+def _long_axis(z_mm: np.ndarray, radius: float, shape: Shape) -> np.ndarray:
+    """Radius along the long axis against the middle: half an ellipsoid below, a slight taper above."""
     apex = APEX_OF_RADIUS * radius * shape.apex_share
     below = np.sqrt(np.maximum(0.0, 1 - (np.maximum(z_mm, 0) / apex) ** 2))
-    taper = 1 - 0.12 * (np.minimum(z_mm, 0) / (BASE_OF_RADIUS * radius)) ** 2
-    lid = -BASE_OF_RADIUS * radius + BASE_DESCENT_MM * systole
-    return below * taper * np.clip((z_mm - lid) / 6 + 0.5, 0, 1)
+    return below * (1 - 0.12 * (np.minimum(z_mm, 0) / (BASE_OF_RADIUS * radius)) ** 2)
+
+
+def _below_valves(z_mm: np.ndarray, systole: np.ndarray, radius: float) -> np.ndarray:
+    """1 in the ventricles, 0 in the atria; the valves descend towards the apex in systole."""
+    valves = -BASE_OF_RADIUS * radius + BASE_DESCENT_MM * systole
+    return np.clip((z_mm - valves) / 6 + 0.5, 0, 1)
 
 
 def _present(z_mm: np.ndarray, radius: float, wall_mm: float) -> np.ndarray:

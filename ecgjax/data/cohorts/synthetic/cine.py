@@ -5,7 +5,14 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ecgjax.data.cohorts.synthetic.anatomy import ANGLES, RV_WALL_MM, Outline, draw_shape, outlines
+from ecgjax.data.cohorts.synthetic.anatomy import (
+    ANGLES,
+    ENDOCARDIAL_MM_PER_ROOT_ML,
+    RV_WALL_MM,
+    Outline,
+    draw_shape,
+    outlines,
+)
 from ecgjax.data.cohorts.synthetic.heart import Heart
 from ecgjax.formats.recording import Volume
 
@@ -23,6 +30,8 @@ INTENSITY, GAIN_LOG_DEVIATION, NOISE, NOISE_LOG_DEVIATION = 300.0, 0.15, 0.022, 
 
 PAPILLARY = ((58.0, 0.50), (-56.0, 0.50))
 """Angle in degrees (anterolateral, posteromedial) and depth as a share of the cavity's radius."""
+PAPILLARY_MM, PAPILLARY_OF_RADIUS = 3.9, 0.05
+"""Half width, plus a share of the end-diastolic radius."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,11 +126,14 @@ def cine(
     systole, place = (a.ravel() for a in np.meshgrid(course, offset, indexing="ij"))
     planes = np.empty((frames * slices, size, size), np.float32)
     outline = outlines(heart, shape, place * SLICE_DISTANCE_MM, systole)
+    muscle_mm = PAPILLARY_MM + PAPILLARY_OF_RADIUS * ENDOCARDIAL_MM_PER_ROOT_ML * np.cbrt(heart.lvedv_ml[0])
     chunk = max(1, 2**17 // size**2)  # Planes painted together: fits the cache.
     for start in range(0, len(planes), chunk):
         part = slice(start, start + chunk)
         cut = Outline(cavity=outline.cavity[part], outer=outline.outer[part], rv=outline.rv[part])
-        planes[part] = _paint(cut, scan, systole[part], size=size, field_mm=field_mm)
+        planes[part] = _paint(
+            cut, scan, systole[part], muscle_mm=float(muscle_mm), size=size, field_mm=field_mm
+        )
     # Frames after end-systole pass the same contraction again, so the noise key counts them from the end.
     half = np.where(np.arange(frames) <= end_systole(frames), 0, np.arange(frames))
     for index, (s, z, late) in enumerate(zip(systole, place, np.repeat(half, slices), strict=True)):
@@ -138,7 +150,13 @@ def cine(
 
 
 def _paint(
-    outline: Outline, scan: Scan, systole: Float[np.ndarray, " p"], *, size: int, field_mm: float
+    outline: Outline,
+    scan: Scan,
+    systole: Float[np.ndarray, " p"],
+    *,
+    muscle_mm: float,
+    size: int,
+    field_mm: float,
 ) -> Float32[np.ndarray, "p y x"]:
     """Noise-free planes: surroundings first, then each layer over the last, then the coil and the blur."""
     pixel = np.float32(field_mm / size)
@@ -179,11 +197,11 @@ def _paint(
     _over(image, inside(look(rv_wall)), np.float32(MYOCARDIUM * 1.1))
     _over(image, inside(rv) * _band(hx, hy, scan, pixel), np.float32(RV_BLOOD))
     _over(image, inside(outer), np.float32(MYOCARDIUM))
-    _over(
-        image,
-        inside(cavity) * _not_muscle(hx, hy, radius, cavity, outline, scan, pixel, look, angle),
-        np.float32(BLOOD),
-    )
+    blood = _papillary_free(hx, hy, outline, scan, muscle_mm=muscle_mm, pixel=pixel)
+    comb = np.maximum(np.sin(17 * angle + scan.fat_ring[3]) + 0.7 * np.sin(29 * angle + scan.fat_ring[1]), 0)
+    comb = comb * np.where(np.cos(angle) < -0.5, 0.3, 1.0)  # The septum is smoother than the free wall.
+    trabecula = look(np.broadcast_to(comb, outline.cavity.shape)) * np.clip((radius - cavity + 4) / 4, 0, 1)
+    _over(image, inside(cavity) * blood * (1 - np.float32(0.35) * trabecula), np.float32(BLOOD))
     image *= _coil(x, y, scan)
     return _blur(image)
 
@@ -224,26 +242,21 @@ def _band(hx: np.ndarray, hy: np.ndarray, scan: Scan, pixel: np.float32) -> np.n
     return 1 - np.float32(0.45 * strength) * np.clip((1.4 - distance) / pixel + np.float32(0.5), 0, 1)
 
 
-def _not_muscle(hx, hy, radius, cavity, outline, scan, pixel, look, angle) -> np.ndarray:
-    """Share of blood inside the cavity: papillary muscles out, trabeculae along the wall half out."""
-    blood = np.ones_like(radius)
+def _papillary_free(
+    hx: np.ndarray, hy: np.ndarray, outline: Outline, scan: Scan, *, muscle_mm: float, pixel: np.float32
+) -> np.ndarray:
+    """Share of blood where papillary muscles are taken out."""
+    blood = np.ones_like(hx)
     mean = outline.cavity.mean(1).astype(np.float32)[:, None, None]
-    start = mean.max()
     for (degrees, depth), (turn, place, width) in zip(PAPILLARY, scan.papillary, strict=True):
         at = np.deg2rad(degrees + 9 * turn)
         column = int(at / (2 * np.pi) * ANGLES) % ANGLES
-        reach = outline.cavity[:, column].astype(np.float32)[:, None, None] * np.float32(
-            depth + 0.16 + 0.04 * place
-        )
+        edge = outline.cavity[:, column].astype(np.float32)[:, None, None]
+        reach = edge * np.float32(depth + 0.16 + 0.04 * place)
         # Muscle keeps its area while the cavity shrinks, so papillaries fill more of it at end-systole.
-        half = np.minimum(np.float32(3.9 + 0.4 * width + 0.05 * start), 0.34 * mean)
+        half = np.minimum(np.float32(muscle_mm + 0.4 * width), np.float32(0.34) * mean)
         away = np.hypot(hx - reach * np.float32(np.cos(at)), hy - reach * np.float32(np.sin(at)))
         blood *= 1 - np.float32(0.85) * np.clip((half - away) / pixel + np.float32(0.5), 0, 1)
-    rough = np.maximum(np.sin(17 * angle + scan.fat_ring[3]) + 0.7 * np.sin(29 * angle), 0) * (
-        1 - 0.7 * (np.cos(angle) < -0.5)
-    )
-    comb = look(np.broadcast_to(rough, outline.cavity.shape))
-    blood *= 1 - np.float32(0.35) * comb * np.clip((radius - cavity + 4) / 4, 0, 1)
     return blood
 
 

@@ -35,15 +35,16 @@ NOTCH_MS, NOTCH_WIDTH_MS, NOTCH_GAIN, NOTCH_FRONT = 7.0, 5.0, 1.1, 2
 """A notch takes `fragmentation` x gain off front 2, just after its peak."""
 
 TERRITORY_VECTORS: Mapping[str, tuple[float, float, float]] = {
-    "anterior": (0.30, 0.05, -0.95),
+    "anterior": (0.38, 0.05, -1.15),
     "inferior": (0.00, 0.99, 0.15),
     "lateral": (0.93, -0.35, 0.10),
 }
-"""Where each territory faces. A dead territory shows as an early vector away from it, and so does its T."""
+"""Where each territory faces. A dead territory shows as an early vector away from it, and so does its T; an
+anterior infarct, the usual one of the left anterior descending artery, is the largest."""
 
-Q_MS, Q_WIDTH_MS, Q_MV, Q_T_MV = -18.0, 9.5, 0.62, 0.22
+Q_MS, Q_WIDTH_MS, Q_MV, Q_T_MV = -18.0, 9.5, 0.66, 0.28
 
-T_MV, LBBB_T_GAIN = 0.36, 1.5
+T_MV, LBBB_T_GAIN = 0.36, 1.8
 T_PEAK_BEFORE_END_MS, T_RISE_MS, T_FALL_MS = 84.0, 52.0, 33.0  # At one beat a second.
 QRS_AZIMUTH_DEG, T_ELEVATION_DEG, T_AXIS_SHARE = 21.0, 20.0, 0.5
 """The usual QRS points 21 degrees backward; T lies forward of it by the QRS-T angle, 20 degrees downward."""
@@ -54,7 +55,7 @@ P_RIGHT_ATRIUM = (-18.0, 17.0, 0.025, 0.075, -0.045)
 P_LEFT_ATRIUM = (20.0, 18.0, 0.055, 0.045, 0.030)
 """Time from the middle of P, width, vector."""
 
-FIBRILLATION_VECTOR_MV = (-0.035, 0.045, -0.055)
+FIBRILLATION_VECTOR_MV = (-0.026, 0.034, -0.042)
 FIBRILLATION_HZ = (5.0, 8.0)
 
 SHORTEST_RR_S, AF_RR_LOG_DEVIATION = 0.30, 0.22

@@ -33,7 +33,7 @@ PARAMETERS = (*CONTINUOUS, *(f"q_{name}" for name in TERRITORIES), "lbbb", "af")
 STRAIN_SHARE, STRAIN_QRS_T_DEG = 0.60, 68.0
 """Share of LVH with the strain pattern, and how far its T turns from the QRS."""
 
-LBBB_QRS_MS, LBBB_AXIS_DEG, LBBB_QRS_T_DEG = 52.0, -22.0, 100.0
+LBBB_QRS_MS, LBBB_AXIS_DEG, LBBB_QRS_T_DEG = 52.0, -22.0, 112.0
 INFARCT_LOG_T = -0.2
 AF_HEART_RATE = 16.0
 

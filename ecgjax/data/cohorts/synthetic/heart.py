@@ -1,4 +1,4 @@
-"""The latent heart: chambers, wall and disease flags, the only common cause of a synthetic ECG and its CMR."""
+"""The latent heart: chambers, wall and disease flags, the one common cause of a synthetic ECG and its CMR."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ class Heart:
     @property
     def mass_g(self) -> Float[np.ndarray, " n"]:
         """Left-ventricular mass, a shell of the wall's thickness around the cavity."""
-        # The cavity's cube root in cm grows by .118 cm a mm of wall: an ellipsoid of ratio 1 : 1.6, both sides.
+        # The cavity's cube root in cm grows by .118 cm a mm of wall, on both sides of it.
         outer = (np.cbrt(self.lvedv_ml) + 0.118 * self.wall_mm) ** 3
         return MYOCARDIAL_DENSITY_G_PER_ML * (outer - self.lvedv_ml)
 
