@@ -1,1 +1,14 @@
 """Floor 3: questions put to a checkpoint."""
+
+from collections.abc import Callable, Mapping
+
+from ecgjax.evaluators.linear_probe import LinearProbe
+from ecgjax.evaluators.reconstruction import Reconstruction
+from ecgjax.evaluators.retrieval import Retrieval
+
+EVALUATORS: Mapping[str, Callable] = {
+    "linear_probe": LinearProbe,
+    "reconstruction": Reconstruction,
+    "retrieval": Retrieval,
+}
+"""Evaluators by the name that a config gives."""

@@ -1,0 +1,262 @@
+"""Percentile intervals by resampling subjects, each with all its records, and seeds where there are several.
+
+A draw is a multiplicity for every subject, so a metric of all draws is weighted sums: sums per subject, then
+one matrix product (R2), or one cumulative sum over sorted scores (AUROC). Two rows scored with the same draws
+are paired.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ecgjax.metrics.classification import auroc
+from ecgjax.metrics.regression import observed, r2
+
+Metric = Literal["r2", "auroc"]
+METRICS = {"r2": r2, "auroc": auroc}
+
+_BUDGET = 4_000_000
+"""Weights held at once, in numbers: 32 MB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A value with its bounds, from `n` records of `subjects` subjects (those with a known truth)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    subjects: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """A metric a target: the value on the test set, and on every draw of subjects."""
+
+    value: Float[np.ndarray, " m"]
+    draws: Float[np.ndarray, "draws m"]
+
+
+def subject_index(subject: np.ndarray) -> tuple[Int[np.ndarray, " n"], int]:
+    """Numbers the subjects of the records by sorted name, so that row order does not matter."""
+    names, index = np.unique(subject, return_inverse=True)
+    return index, len(names)
+
+
+def subject_counts(subjects: int, *, draws: int, seed: int) -> Float[np.ndarray, "draws s"]:
+    """How often each subject is drawn, with replacement, in each draw."""
+    return _counts(np.random.default_rng(seed), subjects, draws)
+
+
+def class_complete(
+    counts: Float[np.ndarray, "draws s"],
+    positive: Bool[np.ndarray, " s"],
+    negative: Bool[np.ndarray, " s"],
+    *,
+    seed: int,
+) -> Float[np.ndarray, "draws s"]:
+    """Replaces the draws that lack a class; `positive` and `negative` say which subjects hold one.
+
+    Dropping such draws instead would lean the interval of a rare condition.
+    """
+    if not positive.any() or not negative.any():
+        raise ValueError("no draw of these subjects holds both classes; score targets with both only.")
+    generator = np.random.default_rng([seed, 1])
+    counts = counts.copy()
+    while True:
+        lacking = np.flatnonzero((counts @ positive == 0) | (counts @ negative == 0))
+        if not len(lacking):
+            return counts
+        counts[lacking] = _counts(generator, counts.shape[1], len(lacking))
+
+
+def r2_draws(
+    truth: Float[np.ndarray, " n"],
+    prediction: Float[np.ndarray, " n"],
+    index: Int[np.ndarray, " n"],
+    counts: Float[np.ndarray, "draws s"],
+) -> Float[np.ndarray, " draws"]:
+    """R2 of every draw; record i belongs to subject `index[i]`. NaN where a draw's truth is constant."""
+    keep = ~np.isnan(truth)
+    truth, prediction = observed(truth, prediction)
+    truth, error = truth - truth.mean(), truth - prediction  # Centred: the sums below lose no digits.
+    columns = [np.ones_like(truth), truth, truth**2, error**2]
+    sums = [np.bincount(index[keep], column, minlength=counts.shape[1]) for column in columns]
+    weight, first, second, residual = (counts @ np.stack(sums, axis=1)).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = second - first**2 / weight
+        # A draw of one repeated record leaves only rounding here.
+        return np.where(total > 1e-12 * second, 1 - residual / total, np.nan)
+
+
+def auroc_draws(
+    truth: Float[np.ndarray, " n"],
+    score: Float[np.ndarray, " n"],
+    index: Int[np.ndarray, " n"],
+    counts: Float[np.ndarray, "draws s"],
+) -> Float[np.ndarray, " draws"]:
+    """AUROC of every draw, ties counting half; each draw needs both classes (`class_complete`)."""
+    keep = ~np.isnan(truth)
+    index = index[keep]
+    truth, score = observed(truth, score)
+    order = np.argsort(score, kind="stable")
+    score, positive, index = score[order], truth[order] == 1, index[order]
+    negatives_sorted = score[~positive]
+    below = np.searchsorted(negatives_sorted, score[positive], side="left")
+    up_to = np.searchsorted(negatives_sorted, score[positive], side="right")
+    values = np.empty(len(counts))
+    step = max(1, _BUDGET // max(1, len(score)))
+    for start in range(0, len(counts), step):
+        part = counts[start : start + step]
+        positive_weight, negative_weight = part[:, index[positive]], part[:, index[~positive]]
+        beaten = np.zeros((len(part), len(negatives_sorted) + 1))
+        np.cumsum(negative_weight, axis=1, out=beaten[:, 1:])
+        wins = np.einsum("dp,dp->d", positive_weight, beaten[:, below] + beaten[:, up_to]) / 2
+        values[start : start + step] = wins / (positive_weight.sum(axis=1) * beaten[:, -1])
+    return values
+
+
+def score_targets(
+    truth: Float[np.ndarray, "n m"],
+    prediction: Float[np.ndarray, "n m"],
+    subject: np.ndarray,
+    *,
+    metrics: Sequence[Metric],
+    draws: int = 1000,
+    seed: int = 0,
+) -> Scored:
+    """Scores every target on the set and on `draws` resamples of its subjects; `metrics` names one a target.
+
+    Equal subjects, truth and seed mean equal draws, so the difference of two rows is paired. A target that has
+    no value (constant truth, one class) is NaN throughout.
+    """
+    index, subjects = subject_index(subject)
+    counts = subject_counts(subjects, draws=draws, seed=seed)
+    value, drawn = np.full(truth.shape[1], np.nan), np.full((draws, truth.shape[1]), np.nan)
+    for column, metric in enumerate(metrics):
+        target, predicted = truth[:, column], prediction[:, column]
+        value[column] = METRICS[metric](target, predicted)
+        if np.isnan(value[column]):
+            continue
+        if metric == "r2":
+            drawn[:, column] = r2_draws(target, predicted, index, counts)
+        else:
+            holds = [np.bincount(index[target == c], minlength=subjects) > 0 for c in (1, 0)]
+            complete = class_complete(counts, *holds, seed=seed)
+            drawn[:, column] = auroc_draws(target, predicted, index, complete)
+    return Scored(value, drawn)
+
+
+def interval(
+    truth: Float[np.ndarray, " n"],
+    prediction: Float[np.ndarray, " n"],
+    subject: np.ndarray,
+    *,
+    metric: Metric,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """The metric with its 95 % interval over subjects."""
+    scored = score_targets(
+        truth[:, None], prediction[:, None], subject, metrics=[metric], draws=draws, seed=seed
+    )
+    return percentile_interval(scored.value[0], scored.draws[:, 0], **_sizes(truth, subject))
+
+
+def paired_interval(
+    truth: Float[np.ndarray, " n"],
+    a: Float[np.ndarray, " n"],
+    b: Float[np.ndarray, " n"],
+    subject: np.ndarray,
+    *,
+    metric: Metric,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """The metric of `b` minus that of `a`, both on the same draws of subjects."""
+    scored = score_targets(
+        np.stack([truth, truth], axis=1),
+        np.stack([a, b], axis=1),
+        subject,
+        metrics=[metric, metric],
+        draws=draws,
+        seed=seed,
+    )
+    difference = scored.draws[:, 1] - scored.draws[:, 0]
+    return percentile_interval(scored.value[1] - scored.value[0], difference, **_sizes(truth, subject))
+
+
+def seed_weights(seeds: int, *, draws: int, seed: int) -> Float[np.ndarray, "draws r"]:
+    """Share of each training seed in each draw, seeds being drawn with replacement."""
+    return _counts(np.random.default_rng([seed, 2]), seeds, draws) / seeds
+
+
+def over_seeds(scored: Sequence[Scored], *, seed: int = 0) -> Scored:
+    """The mean over training seeds, its draws resampling the seeds together with the subjects.
+
+    Two rows with equally many seeds get the same draws of seeds: seed i of one is paired with seed i of the
+    other. Of very few seeds a resample shows too little spread (two thirds of the variance with three), so the
+    bounds are still a little narrow.
+    """
+    value = np.mean([row.value for row in scored], axis=0)
+    draws = np.stack([row.draws for row in scored], axis=1)
+    weights = seed_weights(len(scored), draws=len(draws), seed=seed)
+    return Scored(value, np.einsum("dr,drm->dm", weights, draws))
+
+
+def seeds_and_subjects_interval(
+    truth: Float[np.ndarray, "n m"],
+    a: Sequence[Float[np.ndarray, "n m"]],
+    b: Sequence[Float[np.ndarray, "n m"]],
+    subject: np.ndarray,
+    *,
+    metrics: Sequence[Metric],
+    draws: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Mean over targets of `b` minus that of `a`, seeds and subjects resampled together.
+
+    The hierarchical bootstrap. `a` and `b` hold the predictions of each training seed. Leave positive controls
+    out of the columns.
+    """
+    mean_a, mean_b = (
+        over_seeds(
+            [
+                score_targets(truth, prediction, subject, metrics=metrics, draws=draws, seed=seed)
+                for prediction in row
+            ],
+            seed=seed,
+        )
+        for row in (a, b)
+    )
+    value = np.mean(mean_b.value - mean_a.value)
+    drawn = np.mean(mean_b.draws - mean_a.draws, axis=1)
+    return percentile_interval(value, drawn, **_sizes(np.where(np.isnan(truth).all(1), np.nan, 0.0), subject))
+
+
+def percentile_interval(
+    value: float | np.floating, draws: Float[np.ndarray, " draws"], *, n: int, subjects: int
+) -> Interval:
+    """The central 95 % of the draws; NaN where the value is NaN."""
+    if np.isnan(value):
+        return Interval(float("nan"), float("nan"), float("nan"), n, subjects)
+    known = draws[~np.isnan(draws)]
+    if not len(known):
+        return Interval(float(value), float("nan"), float("nan"), n, subjects)
+    low, high = np.quantile(known, [0.025, 0.975])
+    return Interval(float(value), float(low), float(high), n, subjects)
+
+
+def _sizes(truth: Float[np.ndarray, " n"], subject: np.ndarray) -> dict[str, int]:
+    keep = ~np.isnan(truth)
+    return {"n": int(keep.sum()), "subjects": len(np.unique(subject[keep]))}
+
+
+def _counts(generator: np.random.Generator, subjects: int, draws: int) -> Float[np.ndarray, "draws s"]:
+    drawn = generator.integers(subjects, size=(draws, subjects))
+    flat = drawn + subjects * np.arange(draws)[:, None]
+    return np.bincount(flat.ravel(), minlength=draws * subjects).reshape(draws, subjects).astype(np.float64)

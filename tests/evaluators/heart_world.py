@@ -1,0 +1,103 @@
+import numpy as np
+
+from ecgjax.data.cohorts.base import Target
+from ecgjax.evaluators.base import Examples, Splits
+
+TARGETS = (
+    Target("LVEF", "regression", "%"),
+    Target("LVM", "regression", "g"),
+    Target("DCM", "binary"),
+    Target("AF", "binary", control=True),
+)
+SIZES = {"train": 240, "val": 60, "test": 130}
+LEADS, TIME = 2, 20
+
+
+class World:
+    """Splits over a latent heart a subject, with two records a subject, padding, and several crops an example."""
+
+    def __init__(self, *, crops=1, batch_size=32, padding="garbage"):
+        self.crops, self.batch_size, self.padding = crops, batch_size, padding
+        self.latent, self.ecg, self.table = {}, {}, {}
+        for number, (name, n) in enumerate(SIZES.items()):
+            generator = np.random.default_rng([7, number])
+            subjects = np.repeat(np.arange((n + 1) // 2), 2)[:n]
+            latent = generator.normal(size=(n, 4)).astype(np.float32)
+            label = latent @ np.array([[10, 5, 0, 0], [0, 30, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32)
+            label[:, :2] += [55, 120]
+            label[:, 2:] = label[:, 2:] > 0.5
+            label[generator.random(label.shape) < 0.05] = np.nan
+            self.latent[name] = latent
+            self.ecg[name] = generator.normal(size=(n, LEADS, TIME)).astype(np.float32)
+            self.table[name] = Examples(
+                np.array([f"{number:08x}{s:08x}" for s in subjects], "U16"),
+                np.array([f"{number:08x}{r:08x}" for r in range(n)], "U16"),
+                label.astype(np.float32),
+            )
+
+    def batches(self, split):
+        n = SIZES[split]
+        rows = np.repeat(np.arange(n), self.crops)
+        padded = -len(rows) % self.batch_size
+        index = np.append(rows, np.full(padded, n - 1))
+        mask = np.append(np.ones(len(rows), bool), np.zeros(padded, bool))
+        crop = np.append(np.arange(len(rows)) % self.crops, np.zeros(padded, int))
+        for start in range(0, len(index), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            real = mask[part]
+            latent = self.latent[split][index[part]].copy()
+            ecg = self.ecg[split][index[part]].copy()
+            if self.padding == "garbage":
+                latent[~real], ecg[~real] = 1e6, 1e6
+            elif self.padding == "nan":
+                latent[~real], ecg[~real] = np.nan, np.nan
+            yield {
+                "latent": latent,
+                "crop": crop[part],
+                "ecg": ecg,
+                "mask": real,
+                "index": np.where(real, index[part], -1).astype(np.int32),
+            }
+
+    def splits(self):
+        def to_mv(split):
+            shape = (SIZES[split], LEADS)
+            return np.full(shape, 0.1, np.float32), np.full(shape, 2.0, np.float32)
+
+        return Splits(
+            targets=TARGETS,
+            rate_hz=100.0,
+            batches=self.batches,
+            examples=self.table.__getitem__,
+            signals_mv=lambda split: 2 * self.ecg[split] + np.float32(0.1),
+            to_mv=to_mv,
+        )
+
+
+def noise(batch):
+    """Deterministic in the example, unrelated to its heart."""
+    rows = [np.random.default_rng(abs(int(i)) + 1000).normal(size=8) for i in batch["index"]]
+    return np.stack(rows).astype(np.float32)
+
+
+def separable(batch):
+    """Predictions that hold everything: the heart itself, both projections equal, the ECG itself."""
+    hidden = np.zeros_like(batch["ecg"])
+    hidden[:, :, ::2] = 1
+    return {
+        "ecg/embedding": batch["latent"],
+        "ecg/projection": batch["latent"],
+        "cmr/projection": 2 * batch["latent"],
+        "reconstruction": batch["ecg"],
+        "reconstruction_mask": hidden,
+    }
+
+
+def unrelated(batch):
+    """Predictions that hold nothing."""
+    out = separable(batch)
+    z = noise(batch)
+    out["ecg/embedding"] = out["ecg/projection"] = z
+    out["cmr/projection"] = np.roll(z[:, ::-1], 3, axis=1) ** 2 - 1
+    out["reconstruction"] = np.zeros_like(batch["ecg"])
+    return out

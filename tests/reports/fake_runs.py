@@ -1,0 +1,204 @@
+"""Results as evaluators would write them, with known ordering; for tests only."""
+
+import json
+
+import numpy as np
+
+from ecgjax.evaluators.base import Results, Row
+from ecgjax.formats.recording import LEADS
+
+PHENOTYPES = ("LVEDV", "LVESV", "LVEF", "LVM", "WT", "RVEDV", "RVEF")
+CONDITIONS = ("LVH", "DCM", "MI", "LBBB", "AF")
+CONTROLS = ("LBBB", "AF")
+N = 300
+NOISE = {"random": 2.4, "mdm": 2.0, "scratch": 1.5, "mmcl": 1.2, "permuted": 2.3, "hand_features": 1.0}
+
+
+def write_probe(workdir, *, noise, seed, name="ecg/embedding", order=None, step=400):
+    """One workdir with a linear probe whose predictions are the truth under noise."""
+    generator = np.random.default_rng([1])
+    truth = generator.normal(size=(N, 12)).astype(np.float32)
+    truth[:, 7:] = truth[:, 7:] > 0.8
+    shared = generator.normal(size=(N, 12))
+    own = np.random.default_rng([2, seed]).normal(size=(N, 12))
+    score = truth + noise * (0.8 * shared + 0.4 * own)
+    record = np.array([f"{i:016x}" for i in range(N)], "U16")
+    subject = np.array([f"{i // 2:016x}" for i in range(N)], "U16")
+    order = np.arange(N) if order is None else order
+    rows, arrays = [], {"subject": subject[order], "record": record[order]}
+    for column, target in enumerate(PHENOTYPES + CONDITIONS):
+        binary = target in CONDITIONS
+        prediction = score[:, column]
+        if not binary:  # The best linear use of a noisy feature.
+            slope = np.cov(prediction, truth[:, column])[0, 1] / prediction.var()
+            prediction = slope * (prediction - prediction.mean()) + truth[:, column].mean()
+        rows.append(
+            Row(
+                target,
+                "binary" if binary else "regression",
+                target in CONTROLS,
+                name,
+                "auroc" if binary else "r2",
+                0.0,
+                0.0,
+                0.0,
+                N,
+                N // 2,
+            )
+        )
+        arrays[f"{name}|{target}|truth"] = truth[order, column]
+        arrays[f"{name}|{target}|prediction"] = prediction[order].astype(np.float32)
+    results = Results("linear_probe", rows, {}, arrays, {})
+    results.write(workdir, step=step, checkpoint="c0ffee" * 6, objective="masked")
+    (workdir / "config.json").write_text(json.dumps({"seed": seed, "note": "<script>alert(1)</script>"}))
+
+
+def write_curve(workdir, *, start, end, ln_batch=None, steps=600):
+    """A loss that falls from start to end."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    extra = {} if ln_batch is None else {"ln_batch": ln_batch}
+    lines = [{"step": 0, "time": 0.0, "val_loss": start}]
+    for step in range(20, steps + 1, 20):
+        level = end + (start - end) * np.exp(-4 * step / steps)
+        lines.append({"step": step, "time": 1.0 * step, "loss": level + 0.01 * generator.normal(), **extra})
+        if step % 200 == 0:
+            lines.append({"step": step, "time": 1.0 * step, "val_loss": level + 0.05})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (workdir / "metrics.jsonl").write_text(text + '{"step": 620, "lo')  # Cut short by a kill.
+
+
+def ecg_like(*, leads=12, seconds=2.5, rate_hz=100.0, seed=0):
+    """Beats with P, QRS and T of a different size in every lead."""
+    time = np.arange(int(seconds * rate_hz)) / rate_hz
+    phase = (time * 1.2) % 1
+    generator = np.random.default_rng(seed)
+    size = generator.normal(size=(leads, 3)) * [0.05, 0.5, 0.12] + [0.1, 0.6, 0.2]
+    waves = np.stack(
+        [np.exp(-(((phase - c) / w) ** 2) / 2) for c, w in ((0.2, 0.03), (0.38, 0.015), (0.65, 0.06))]
+    )
+    return (size @ waves + 0.01 * generator.normal(size=(leads, len(time)))).astype(np.float32)
+
+
+def write_reconstruction(workdir):
+    """Two ECGs, every other patch of 25 samples hidden."""
+    original = np.stack([ecg_like(seed=seed) for seed in range(2)])
+    hidden = np.zeros(original.shape, bool)
+    for patch in range(0, original.shape[2], 50):
+        hidden[:, ::2, patch : patch + 25] = True
+        hidden[:, 1::2, patch + 25 : patch + 50] = True
+    noise = 0.04 * np.random.default_rng(0).normal(size=original.shape)
+    arrays = {
+        "original_mv": original,
+        "reconstruction_mv": (0.85 * original + noise).astype(np.float32),
+        "hidden": hidden,
+        "subject": np.array(["a" * 16, "b" * 16]),
+        "record": np.array(["a" * 16, "b" * 16]),
+    }
+    scalars = {
+        "mse_hidden/model": 0.21,
+        "mse_hidden/zero": 1.02,
+        "mse_hidden/visible_mean": 0.98,
+        "ncc_hidden/model": 0.87,
+        "n": 300.0,
+        "rate_hz": 100.0,
+    }
+    Results("reconstruction", (), scalars, arrays, {}).write(
+        workdir, step=400, checkpoint="c0ffee" * 6, objective="masked"
+    )
+    (workdir / "input_spec.json").write_text(json.dumps({"ecg": {"leads": list(LEADS)}, "cmr": None}))
+
+
+def write_retrieval(workdir):
+    """Recall above chance in both directions."""
+    scalars = {"n": 300.0, "subjects": 150.0, "chance/median_rank": 150.5}
+    for k, value in ((1, 0.03), (5, 0.11), (10, 0.19)):
+        scalars[f"chance/recall@{k}"] = k / 300
+        for way in ("ecg_to_cmr", "cmr_to_ecg"):
+            name = f"{way}/recall@{k}"
+            scalars |= {name: value, f"{name}/low": value - 0.02, f"{name}/high": value + 0.02}
+    scalars |= {"ecg_to_cmr/median_rank": 41.0, "cmr_to_ecg/median_rank": 44.5}
+    Results("retrieval", (), scalars, {"rank": np.ones(3)}, {}).write(
+        workdir, step=400, checkpoint="c0ffee" * 6, objective="cross_modal"
+    )
+
+
+def write_attainable(path):
+    """The bound, from no checkpoint."""
+    rows = [
+        {
+            "target": target,
+            "kind": "binary" if target in CONDITIONS else "regression",
+            "control": target in CONTROLS,
+            "input": "attainable",
+            "metric": "auroc" if target in CONDITIONS else "r2",
+            "value": 0.95 if target in CONDITIONS else 0.62,
+            "low": 0.94 if target in CONDITIONS else 0.61,
+            "high": 0.96 if target in CONDITIONS else 0.63,
+            "n": 10000,
+            "subjects": 10000,
+        }
+        for target in PHENOTYPES + CONDITIONS
+    ]
+    path.write_text(json.dumps({"rows": rows, "settings": {"draws": 40000}}))
+
+
+def write_all(root, *, seeds=3):
+    """A root with every kind of result, and the spec that reads it."""
+    for name, noise in NOISE.items():
+        for seed in range(seeds):
+            write_probe(root / f"seed{seed}" / name, noise=noise + 0.08 * seed, seed=seed)
+    for seed in range(seeds):
+        write_curve(root / f"seed{seed}" / "mdm", start=1.8, end=0.2 + 0.02 * seed)
+        write_curve(
+            root / f"seed{seed}" / "mmcl", start=4.2, end=3.4 + 0.1 * seed, ln_batch=float(np.log(64))
+        )
+        write_curve(root / f"seed{seed}" / "permuted", start=4.2, end=4.155, ln_batch=float(np.log(64)))
+    write_reconstruction(root / "seed0" / "mdm")
+    write_retrieval(root / "seed0" / "mmcl")
+    write_attainable(root / "attainable.json")
+
+    def row(name, directory):
+        return {
+            "name": name,
+            "workdirs": [f"seed{seed}/{directory}" for seed in range(seeds)],
+            "evaluator": "linear_probe",
+            "input": "ecg/embedding",
+            "step": "last",
+        }
+
+    return {
+        "title": "Does CMR teach the ECG encoder? Synthetic cohort <1>",
+        "lead": "One ECG encoder, four ways to train it, one linear probe; a synthetic cohort of 300 test records.",
+        "rows": [
+            {"name": "attainable", "file": "attainable.json", "reference": True},
+            row("hand features", "hand_features"),
+            row("random init", "random"),
+            row("MDM", "mdm"),
+            row("MMCL from scratch", "scratch"),
+            row("MMCL from MDM", "mmcl"),
+            row("MMCL on permuted pairs", "permuted"),
+            row("supervised ECG", "never_trained"),
+        ],
+        "claims": [
+            {"lower": "MDM", "higher": "MMCL from MDM", "metric": "r2"},
+            {"lower": "MDM", "higher": "MMCL from MDM", "metric": "auroc"},
+            {"lower": "hand features", "higher": "MMCL from MDM", "metric": "r2"},
+            {
+                "lower": "MMCL on permuted pairs",
+                "higher": "MDM",
+                "metric": "r2",
+                "relation": "<=",
+                "margin": 0.01,
+            },
+            {"lower": "MDM", "higher": "supervised ECG", "metric": "r2"},
+        ],
+        "curves": [
+            {"name": "MDM", "workdirs": [f"seed{seed}/mdm" for seed in range(seeds)]},
+            {"name": "MMCL from MDM", "workdirs": [f"seed{seed}/mmcl" for seed in range(seeds)]},
+            {"name": "MMCL on permuted pairs", "workdirs": [f"seed{seed}/permuted" for seed in range(seeds)]},
+        ],
+        "reconstruction": {"workdir": "seed0/mdm"},
+        "retrieval": [{"name": "MMCL from MDM", "workdir": "seed0/mmcl"}],
+        "draws": 300,
+    }
