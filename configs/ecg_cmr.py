@@ -10,8 +10,9 @@ Leave config.init_from.workdir empty to train from scratch; config.data.pairing=
          300 epochs with 30 of warm-up; set config.steps to 300 * examples / 256
 """
 
-from configs import common
 from ml_collections import ConfigDict
+
+from configs import common
 
 
 def get_config(arg: str = "demo") -> ConfigDict:

@@ -8,8 +8,9 @@
          with 40 of warm-up; set config.steps to 400 * examples / 128
 """
 
-from configs import common
 from ml_collections import ConfigDict
+
+from configs import common
 
 
 def get_config(arg: str = "demo") -> ConfigDict:

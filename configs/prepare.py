@@ -44,7 +44,7 @@ def _synthetic() -> ConfigDict:
             "ecg": _ecg(rate_hz=100.0, length=1000, baseline_lambda=_LAMBDA_100HZ, clip_sigma=None),
             "cmr": _cmr(size=32, pixel_mm=140 / 32, min_slices=1),
             "examples_per_shard": 512,
-            "attainable": {"draws": 40000},
+            "attainable": {"subjects": 40000},
         }
     )
 

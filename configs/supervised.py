@@ -6,8 +6,9 @@
 `cmr`  the demo's residual net on CMR: what the image itself says
 """
 
-from configs import common
 from ml_collections import ConfigDict
+
+from configs import common
 
 
 def get_config(arg: str = "ecg") -> ConfigDict:

@@ -21,6 +21,8 @@ from ecgjax.core import runtime
 from ecgjax.core.files import write_json
 from ecgjax.data.build import build, read_identifiers_file
 from ecgjax.data.cohorts import COHORTS
+from ecgjax.data.cohorts.synthetic import SyntheticCohort
+from ecgjax.data.cohorts.synthetic.ceiling import attainable
 from ecgjax.data.manifest import Manifest
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -99,8 +101,10 @@ def _attainable(cohort, settings: Mapping[str, Any], directory: epath.Path) -> N
     path = directory / "attainable.json"
     if path.exists():
         return
-    if not hasattr(cohort, "attainable"):
-        raise ValueError(f"config.attainable: cohort {cohort.name} is not synthetic; set it to None.")
-    rows = cohort.attainable(**settings)
+    if not isinstance(cohort, SyntheticCohort):
+        raise ValueError(
+            f"config.attainable: the causes of cohort {cohort.name} are not known; set it to None."
+        )
+    rows = attainable(seed=cohort.seed, strength=cohort.strength, **settings)
     write_json(path, {"rows": rows, "settings": dict(settings)})
-    runtime.say(f"{path}: the score no encoder of this ECG can beat.")
+    runtime.say(f"{path}: the score that no encoder of this ECG can beat.")

@@ -8,17 +8,18 @@ def reconstruction_loss(
     prediction: Float[Array, "b n p"],
     target: Float[Array, "b n p"],
     mask: Float[Array, "b n"],
+    prediction_ecg: Float[Array, "b l t"],
+    target_ecg: Float[Array, "b l t"],
     *,
-    leads: int,
     ncc_weight: float = 0.1,
     scope: str = "all",
     targets: str = "raw",
 ) -> dict[str, Float[Array, ""]]:
     """Returns `loss` = (1 - w) mse + w (1 - ncc), and its parts `mse` and `ncc`.
 
-    Patches are lead-major and `mask` is 1 where one was hidden. The reference takes the error over `all`
-    patches; `masked` is the classical choice. `normalised` targets are standardised patch by patch for the
-    error only; the correlation always refers to the raw signal, over whole leads.
+    The same signals come as patches and as leads over time; `mask` is 1 where a patch was hidden. The reference
+    takes the error over `all` patches; `masked` is the classical choice. `normalised` targets are standardised
+    patch by patch for the error only; the correlation always refers to the raw signal, over whole leads.
     """
     _check_choice("scope", scope, ("all", "masked"))
     _check_choice("targets", targets, ("raw", "normalised"))
@@ -27,8 +28,7 @@ def reconstruction_loss(
         mse = mse_masked(prediction, wanted, mask)
     else:
         mse = mse_all(prediction, wanted)
-    b = len(target)
-    correlation = ncc(prediction.reshape(b, leads, -1), target.reshape(b, leads, -1))
+    correlation = ncc(prediction_ecg, target_ecg)
     return {"loss": (1 - ncc_weight) * mse + ncc_weight * (1 - correlation), "mse": mse, "ncc": correlation}
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ecgjax.models.layers import Block, layer_norm, linear
 from ecgjax.models.posemb import sincos_positions
-from ecgjax.models.vit import patch_columns
+from ecgjax.models.vit import patch_columns, patch_rows
 
 
 class Masking(NamedTuple):
@@ -57,11 +57,12 @@ class MaeDecoder(nnx.Module):
         width: int,
         depth: int,
         heads: int,
+        patch_leads: int = 1,
         mlp_ratio: float = 4.0,
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        self.leads, self.columns = leads, patch_columns(length, patch)
+        self.rows, self.columns = patch_rows(leads, patch_leads), patch_columns(length, patch)
         self.width, self.dtype = width, dtype
         self.embed = linear(encoder_width, width, dtype=dtype, rngs=rngs)
         self.mask_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, 1, width)))
@@ -69,7 +70,7 @@ class MaeDecoder(nnx.Module):
             Block(width=width, heads=heads, mlp_ratio=mlp_ratio, dtype=dtype, rngs=rngs) for _ in range(depth)
         )
         self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.predict = linear(width, patch, dtype=dtype, rngs=rngs)
+        self.predict = linear(width, patch_leads * patch, dtype=dtype, rngs=rngs)
 
     def __call__(self, latent: Float[Array, "b k1 d"], restore: Int[Array, "b n"]) -> Float[Array, "b n p"]:
         """Decodes normed tokens, class token first, the rest in the order that `restore` undoes."""
@@ -80,7 +81,7 @@ class MaeDecoder(nnx.Module):
         hidden = jnp.broadcast_to(hidden, (b, n + 1 - visible, self.width))
         patches = jnp.concatenate([tokens[:, 1:], hidden], axis=1)
         patches = jnp.take_along_axis(patches, restore[:, :, None], axis=1)
-        table = sincos_positions(leads=self.leads, columns=self.columns, width=self.width)
+        table = sincos_positions(leads=self.rows, columns=self.columns, width=self.width)
         tokens = jnp.concatenate([tokens[:, :1], patches], axis=1) + jnp.asarray(table, tokens.dtype)
         for block in self.blocks:
             tokens = block(tokens)

@@ -20,9 +20,10 @@ from ecgjax.models.posemb import sincos_positions
 
 
 class Vit(nnx.Module):
-    """Vision transformer whose patches are one lead high and `patch` samples long.
+    """Vision transformer whose patches are `patch_leads` leads high and `patch` samples long.
 
-    Tokens are lead-major: token = lead * columns + column. `pooling` makes the embedding:
+    Patches of one lead are the paper's; patches of all leads make a twelfth of the tokens and see the axis of the
+    heart at once. Tokens are lead-major: token = lead group * columns + column. `pooling` makes the embedding:
 
     - `mean`: mean of the patch tokens after the last block, then `pool_norm`;
     - `attention`: attention with the mean token as query, then `pool_norm`;
@@ -44,6 +45,7 @@ class Vit(nnx.Module):
         width: int,
         depth: int,
         heads: int,
+        patch_leads: int = 1,
         mlp_ratio: float = 4.0,
         pooling: str = "mean",
         drop_path: float = 0.0,
@@ -53,15 +55,16 @@ class Vit(nnx.Module):
     ):
         _check_choice("pooling", pooling, ("mean", "attention", "cls", "mean_of_normed"))
         _check_choice("positions", positions, ("fixed", "learnable"))
-        self.leads, self.patch, self.width, self.pooling = leads, patch, width, pooling
+        self.rows, self.patch, self.patch_leads = patch_rows(leads, patch_leads), patch, patch_leads
+        self.width, self.pooling = width, pooling
         self.columns = patch_columns(length, patch)
         self.dtype = dtype
-        self.patch_embed = linear(patch, width, dtype=dtype, rngs=rngs)
+        self.patch_embed = linear(patch_leads * patch, width, dtype=dtype, rngs=rngs)
         # Of the bias the reference keeps torch's default for a convolution.
-        self.patch_embed.bias[...] = uniform_by_fan_in(patch)(rngs.params(), (width,))
+        self.patch_embed.bias[...] = uniform_by_fan_in(patch_leads * patch)(rngs.params(), (width,))
         self.cls_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, 1, width)))
         if positions == "learnable":
-            table = sincos_positions(leads=leads, columns=self.columns, width=width)
+            table = sincos_positions(leads=self.rows, columns=self.columns, width=width)
             self.positions = nnx.Param(jnp.asarray(table)[None])
         self.learnable_positions = positions == "learnable"
         self.blocks = nnx.List(
@@ -101,11 +104,11 @@ class Vit(nnx.Module):
         self, ecg: Float[Array, "b l t"], *, keep: Int[Array, "b k"] | None = None
     ) -> Float[Array, "b n d"]:
         """What enters the first block: class token, then patch tokens, each with its position."""
-        patches = patchify(ecg.astype(self.dtype), patch=self.patch)
-        if patches.shape[1] != self.leads * self.columns:
+        patches = patchify(ecg.astype(self.dtype), patch=self.patch, patch_leads=self.patch_leads)
+        if patches.shape[1] != self.rows * self.columns:
             raise ValueError(
                 f"ECG of shape {ecg.shape[1:]} gives {patches.shape[1]} patches of {self.patch} samples; "
-                f"the encoder was built for {self.leads} leads x {self.columns} columns."
+                f"the encoder was built for {self.rows} rows x {self.columns} columns."
             )
         positions = self.position_table()
         patch_positions = positions[1:]
@@ -122,7 +125,7 @@ class Vit(nnx.Module):
         """Positions in compute precision; row 0 belongs to the class token."""
         if self.learnable_positions:
             return self.positions[0].astype(self.dtype)
-        table = sincos_positions(leads=self.leads, columns=self.columns, width=self.width)
+        table = sincos_positions(leads=self.rows, columns=self.columns, width=self.width)
         return jnp.asarray(table, self.dtype)
 
     def last_attention(self, ecg: Float[Array, "b l t"]) -> Float[Array, "b h n n"]:
@@ -137,15 +140,29 @@ class Vit(nnx.Module):
         return tokens
 
 
-def patchify(ecg: Float[Array, "b l t"], *, patch: int) -> Float[Array, "b n p"]:
-    """Cuts each lead into patches, lead-major."""
+def patchify(ecg: Float[Array, "b l t"], *, patch: int, patch_leads: int = 1) -> Float[Array, "b n p"]:
+    """Cuts the ECG into patches of `patch_leads` leads, lead-major; within a patch, lead by lead."""
     b, leads, length = ecg.shape
-    return ecg.reshape(b, leads * patch_columns(length, patch), patch)
+    rows, columns = patch_rows(leads, patch_leads), patch_columns(length, patch)
+    if patch_leads == 1:
+        return ecg.reshape(b, rows * columns, patch)
+    grid = ecg.reshape(b, rows, patch_leads, columns, patch).transpose(0, 1, 3, 2, 4)
+    return grid.reshape(b, rows * columns, patch_leads * patch)
 
 
-def unpatchify(patches: Float[Array, "b n p"], *, leads: int) -> Float[Array, "b l t"]:
+def unpatchify(patches: Float[Array, "b n p"], *, leads: int, patch_leads: int = 1) -> Float[Array, "b l t"]:
     """Reverses `patchify`."""
-    return patches.reshape(patches.shape[0], leads, -1)
+    b, n, p = patches.shape
+    rows = patch_rows(leads, patch_leads)
+    grid = patches.reshape(b, rows, n // rows, patch_leads, p // patch_leads).transpose(0, 1, 3, 2, 4)
+    return grid.reshape(b, leads, -1)
+
+
+def patch_rows(leads: int, patch_leads: int) -> int:
+    """Patches along leads; a lead count that is not a multiple of the patch's is refused."""
+    if patch_leads < 1 or leads % patch_leads:
+        raise ValueError(f"{leads} leads are not a multiple of patch_leads {patch_leads}; choose a divisor.")
+    return leads // patch_leads
 
 
 def patch_columns(length: int, patch: int) -> int:

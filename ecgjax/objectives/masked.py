@@ -17,7 +17,7 @@ from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.losses.reconstruction import reconstruction_loss
 from ecgjax.models.mae import MaeDecoder, kept_tokens, random_masking
-from ecgjax.models.vit import patchify, unpatchify
+from ecgjax.models.vit import patch_columns, patch_rows, patchify, unpatchify
 from ecgjax.objectives.encoders import encoder_factory, with_variant
 
 _PREDICTION_MASK_SEED = 0
@@ -60,12 +60,13 @@ class Masked:
         key_view, key_mask = jax.random.split(key)
         ecg = view_ecg(key_view, batch["ecg"], preset=self.views) if train else batch["ecg"]
         prediction, mask = self._reconstruct(params, ecg, key_mask)
-        target = patchify(ecg, patch=self._patch)
+        target = patchify(ecg, **self._patches)
         parts = reconstruction_loss(
             prediction,
             target,
             mask,
-            leads=ecg.shape[1],
+            unpatchify(prediction, leads=ecg.shape[1], patch_leads=self._patches["patch_leads"]),
+            ecg,
             ncc_weight=self.ncc_weight,
             scope=self.scope,
             targets=self.targets,
@@ -77,12 +78,13 @@ class Masked:
         ecg = batch["ecg"]
         out, _ = self._encoder.apply(params["ecg"]["encoder"], {}, ecg)
         prediction, mask = self._reconstruct(params, ecg, jax.random.key(_PREDICTION_MASK_SEED))
-        hidden = jnp.repeat(mask[:, :, None], self._patch, axis=2)
+        hidden = jnp.repeat(mask[:, :, None], prediction.shape[2], axis=2)
+        shape = {"leads": ecg.shape[1], "patch_leads": self._patches["patch_leads"]}
         return {
             "ecg/embedding": out["embedding"],
             "ecg/tokens": out["tokens"],
-            "reconstruction": unpatchify(prediction, leads=ecg.shape[1]),
-            "reconstruction_mask": unpatchify(hidden, leads=ecg.shape[1]),
+            "reconstruction": unpatchify(prediction, **shape),
+            "reconstruction_mask": unpatchify(hidden, **shape),
         }
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
@@ -110,7 +112,7 @@ class Masked:
             "config.objective.decoder",
             leads=len(self.spec.ecg.leads),
             length=self.crop,
-            patch=self._patch,
+            **self._patches,
             encoder_width=self._section["width"],
         )
         configs.require(bound, "config.objective.decoder", open_arguments=("rngs",))
@@ -121,8 +123,8 @@ class Masked:
         return Functional(make)
 
     @property
-    def _patch(self) -> int:
-        return self._section["patch"]
+    def _patches(self) -> dict[str, int]:
+        return {"patch": self._section["patch"], "patch_leads": self._section.get("patch_leads", 1)}
 
     @functools.cached_property
     def _section(self) -> dict[str, Any]:
@@ -141,4 +143,5 @@ class Masked:
 
     @property
     def _tokens(self) -> int:
-        return len(self.spec.ecg.leads) * (self.crop // self._patch)
+        rows = patch_rows(len(self.spec.ecg.leads), self._patches["patch_leads"])
+        return rows * patch_columns(self.crop, self._patches["patch"])

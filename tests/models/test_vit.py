@@ -148,7 +148,7 @@ def test_wrong_sizes_say_what_is_wrong(changes, match):
 
 
 def test_an_ecg_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="built for 3 leads x 4 columns"):
+    with pytest.raises(ValueError, match="built for 3 rows x 4 columns"):
         make()(jnp.zeros((1, 3, 50)))
 
 
