@@ -113,6 +113,19 @@ def test_a_flipped_byte_is_told_at_reading_with_shard_and_record(copied):
     assert source[7]  # Its neighbours are intact.
 
 
+def test_a_whole_shard_of_wrong_records_is_told_at_reading(copied):
+    manifest, path = read_manifest(copied), _shard(copied)
+    source = ShardSource(copied, manifest, "train")
+    records = [source[i] for i in range(5, 10)]
+    write_shard(path, [*records[:2], records[2][:-1] + b"!", *records[3:]])  # ArrayRecord finds it intact.
+    source = ShardSource(copied, manifest, "train")
+    assert source[6] == records[1]
+    with pytest.raises(
+        DamagedDataError, match=f"{path.name}: record 2 .* is damaged: expected CRC32 .* found"
+    ):
+        source[7]
+
+
 def test_verify_lists_every_damaged_shard(copied):
     manifest = read_manifest(copied)
     total = sum(path.stat().st_size for path in copied.glob("*.array_record"))
