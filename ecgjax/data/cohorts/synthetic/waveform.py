@@ -24,7 +24,7 @@ PTB-XL beats on their own inverse-Dower vectors, then scaled by lead so that the
 weaker, V2 and V3 stronger, the frontal plane tilted towards I.
 """
 
-ELECTRODE_GAIN_DEVIATION, GAIN_LOG_DEVIATION, PITCH_DEG = 0.10, 0.22, 6.0
+ELECTRODE_GAIN_DEVIATION, GAIN_LOG_DEVIATION, PITCH_DEG = 0.10, 0.13, 6.0
 RESPIRATION_GAIN, RESPIRATION_MV = 0.03, 0.025
 WANDER_MV, WANDER_HZ = 0.03, (0.05, 0.45)
 EMG_MV, EMG_LOG_DEVIATION, EMG_BAND_HZ = 0.007, 0.5, 150.0
