@@ -13,7 +13,7 @@ INCHES = 1.6
 def cine_figure(
     frames: Float[np.ndarray, "n f y x"], *, row_names: Sequence[str] = (), frame_names: Sequence[str] = ()
 ) -> Figure:
-    """Grey images of n subjects; every row has a window of its own, black at 0, white at its 99th percentile."""
+    """Grey images of n subjects; every row has its own window, black at 0, white at its 99th percentile."""
     rows, columns = frames.shape[:2]
     for names, count, what in ((row_names, rows, "rows"), (frame_names, columns, "frames")):
         if names and len(names) != count:

@@ -42,7 +42,7 @@ def ecg_paper(signal_mv: Float[np.ndarray, "12 t"], *, rate_hz: float, title: st
         axes,
         signal_mv[LEADS.index(RHYTHM_LEAD)],
         rate_hz=rate_hz,
-        x_mm=0,
+        x_mm=0.0,
         y_mm=0.5 * ROW_MM,
         name=RHYTHM_LEAD,
     )
@@ -90,7 +90,7 @@ def reconstruction_paper(
 
 
 def _sheet(width_mm: float, height_mm: float, *, title: str) -> Axes:
-    """A pink sheet, one data unit a millimetre; x 0 is where traces start, y 0 the lower edge of the last row."""
+    """A pink sheet in millimetres; x 0 is where traces start, y 0 the lower edge of the last row."""
     left, bottom = -MARGIN_MM - CALIBRATION_MM, -MARGIN_MM
     right, top = np.ceil((width_mm + MARGIN_MM) / 5) * 5, height_mm + MARGIN_MM + (TITLE_MM if title else 0)
     figure = Figure(figsize=((right - left) / 25.4, (top - bottom) / 25.4), dpi=110)

@@ -20,7 +20,7 @@ APEX_OF_RADIUS, BASE_OF_RADIUS, BASE_DESCENT_MM = 1.85, 1.60, 14.0
 RV_AREA_MM2_PER_ML = 66.0
 """Mid-ventricular RV area over volume to the power 2/3: 1900 mm2 at 155 mL."""
 RV_AREA_POWER = 0.80
-RV_WALL_MM, ATRIAL_WALL_MM = 3.0, 2.0
+RV_WALL_MM, ATRIAL_WALL_MM, ATRIUM_OF_VENTRICLE = 3.0, 2.0, 0.8
 
 TERRITORY_DEG = {"anterior": 115.0, "inferior": 268.0, "lateral": 5.0}
 INFARCT_MOTION, INFARCT_THINNING, INFARCT_EDGE_DEG = 0.05, 0.55, 12.0
@@ -60,11 +60,15 @@ def draw_shape(rng: np.random.Generator) -> Shape:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outline:
-    """Distances in mm from the LV's centre, by plane and angle: cavity, LV outer wall, RV cavity's far border."""
+    """Distances in mm from the LV's centre by plane and angle: cavity, outer wall, far border of the RV.
+
+    `ventricle` is 1 in planes of the ventricles, 0 in those of the atria.
+    """
 
     cavity: Float[np.ndarray, "p a"]
     outer: Float[np.ndarray, "p a"]
     rv: Float[np.ndarray, "p a"]
+    ventricle: Float[np.ndarray, " p"]
 
 
 def outlines(
@@ -91,12 +95,12 @@ def outlines(
     wall = heart.wall_mm[0] * (1 - INFARCT_THINNING * scar)
     area = (diastolic + wall) ** 2 - diastolic**2
     thick = area * (1 + LONG_AXIS_THICKENING * ef * s * (1 - scar))
-    cavity = cavity * long_axis
+    cavity = (ventricle * cavity + (1 - ventricle) * ATRIUM_OF_VENTRICLE * diastolic) * long_axis
     tip = _present(z_mm, radius, wall.mean())[:, None]
     thick = ventricle * thick * (0.35 + 0.65 * long_axis) + (1 - ventricle) * 2 * ATRIAL_WALL_MM * cavity
     outer = np.sqrt(cavity**2 + thick * tip)
     depth = _rv_depth(heart, shape, angle, outer, z_mm, systole) * (0.6 + 0.4 * ventricle)
-    return Outline(cavity=cavity, outer=outer, rv=outer + depth)
+    return Outline(cavity=cavity, outer=outer, rv=outer + depth, ventricle=ventricle[:, 0])
 
 
 def _inward(diastolic: np.ndarray, motion: np.ndarray, *, target: np.ndarray) -> np.ndarray:

@@ -25,11 +25,11 @@ def attainable(
 ) -> list[dict[str, object]]:
     """One Results row a target, input "attainable": R2 or AUROC with its 95 % bootstrap interval.
 
-    Heart -> ECG parameters -> ECG is a Markov chain, so no function of the ECG beats the best function of the
-    noise-free parameters. Ridge (or logistic) and gradient boosting are fitted on parameter-only subjects of a
-    stream of their own, and scored on the last `held_out`; the larger score is the row. A fit can fall short of
-    the best function, so a row estimates the bound from below; it also leaves out noise and gain, which lower
-    what an ECG really gives. AUROC of LBBB and AF is 1 by construction.
+    Heart -> ECG parameters -> ECG is a Markov chain, so no function of the ECG beats the best function of
+    the noise-free parameters. Ridge (or logistic) and gradient boosting are fitted on parameter-only subjects
+    of a stream of their own and scored on the last `held_out`; the larger score is the row. A fit can fall
+    short of the best function, so a row estimates the bound from below; it also leaves out noise and gain,
+    which lower what an ECG really gives. AUROC of LBBB and AF is 1 by construction.
     Raises ValueError where fewer subjects remain to fit on than to score.
     """
     if not 0 < held_out <= subjects / 2:

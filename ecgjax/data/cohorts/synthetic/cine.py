@@ -130,7 +130,7 @@ def cine(
     chunk = max(1, 2**17 // size**2)  # Planes painted together: fits the cache.
     for start in range(0, len(planes), chunk):
         part = slice(start, start + chunk)
-        cut = Outline(cavity=outline.cavity[part], outer=outline.outer[part], rv=outline.rv[part])
+        cut = Outline(**{name: table[part] for name, table in vars(outline).items()})
         planes[part] = _paint(
             cut, scan, systole[part], muscle_mm=float(muscle_mm), size=size, field_mm=field_mm
         )
@@ -206,7 +206,7 @@ def _paint(
     return _blur(image)
 
 
-def _over(image: np.ndarray, share: np.ndarray, signal: np.ndarray) -> None:
+def _over(image: np.ndarray, share: np.ndarray, signal: np.ndarray | np.float32) -> None:
     """Lays a tissue over `image`, in place."""
     image += share * (signal - image)
 
@@ -235,7 +235,7 @@ def _surroundings(x: np.ndarray, y: np.ndarray, scan: Scan) -> np.ndarray:
     return image
 
 
-def _band(hx: np.ndarray, hy: np.ndarray, scan: Scan, pixel: np.float32) -> np.ndarray:
+def _band(hx: np.ndarray, hy: np.ndarray, scan: Scan, pixel: np.floating) -> np.ndarray:
     """RV blood darkened along the moderator band, an oblique strand."""
     along, strength = scan.band
     distance = np.abs(hy + np.float32(along) * hx + np.float32(8 + 40 * along) + 0.02 * (hx + 45) ** 2)
@@ -243,10 +243,11 @@ def _band(hx: np.ndarray, hy: np.ndarray, scan: Scan, pixel: np.float32) -> np.n
 
 
 def _papillary_free(
-    hx: np.ndarray, hy: np.ndarray, outline: Outline, scan: Scan, *, muscle_mm: float, pixel: np.float32
+    hx: np.ndarray, hy: np.ndarray, outline: Outline, scan: Scan, *, muscle_mm: float, pixel: np.floating
 ) -> np.ndarray:
     """Share of blood where papillary muscles are taken out."""
     blood = np.ones_like(hx)
+    muscle = np.float32(0.85) * outline.ventricle.astype(np.float32)[:, None, None]
     mean = outline.cavity.mean(1).astype(np.float32)[:, None, None]
     for (degrees, depth), (turn, place, width) in zip(PAPILLARY, scan.papillary, strict=True):
         at = np.deg2rad(degrees + 9 * turn)
@@ -256,7 +257,7 @@ def _papillary_free(
         # Muscle keeps its area while the cavity shrinks, so papillaries fill more of it at end-systole.
         half = np.minimum(np.float32(muscle_mm + 0.4 * width), np.float32(0.34) * mean)
         away = np.hypot(hx - reach * np.float32(np.cos(at)), hy - reach * np.float32(np.sin(at)))
-        blood *= 1 - np.float32(0.85) * np.clip((half - away) / pixel + np.float32(0.5), 0, 1)
+        blood *= 1 - muscle * np.clip((half - away) / pixel + np.float32(0.5), 0, 1)
     return blood
 
 

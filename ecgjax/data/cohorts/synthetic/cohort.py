@@ -41,10 +41,10 @@ FLAT_LEAD, SHORT_SHARE = 7, 0.4
 class SyntheticCohort:
     """Paired subjects drawn from a known causal chain: heart -> ECG parameters -> ECG, and heart -> cine.
 
-    `strength` couples the ECG to the heart. `pairing` "permuted" gives every ECG the cine of another subject of
-    its split (a null for cross-modal learning); targets stay with the ECG. `damage` is the share of items made
-    unusable (not-a-number, a flat lead, or too short), to exercise quarantine. Subject i of a split is the same
-    whatever the counts, the rate or the image size.
+    `strength` couples the ECG to the heart. `pairing` "permuted" gives every ECG the cine of another subject
+    of its split (a null for cross-modal learning); targets stay with the ECG. `damage` is the share of items
+    made unusable (not-a-number, a flat lead, or too short), to exercise quarantine. Subject i of a split is
+    the same whatever the counts, the rate or the image size.
     """
 
     train: int = 1500
@@ -72,6 +72,10 @@ class SyntheticCohort:
             raise ValueError(f"pairing {self.pairing!r} is unknown; choose 'true' or 'permuted'.")
         if not 0 <= self.damage <= 1:
             raise ValueError(f"damage {self.damage} is no share of the items; give 0 to 1.")
+        lowest = {"seed": 0, "strength": 0, "image_size": 1, "slices": 1, "frames": 3}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give {low} or more.")
         for name in ("rate_hz", "seconds", "field_mm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}; give a number above 0.")
@@ -131,11 +135,12 @@ class SyntheticCohort:
         return int(order[(np.flatnonzero(order == index)[0] + 1) % len(order)])
 
     def _index(self, item: Item) -> int:
-        seed, split, index = item.subject.rsplit("-", 2)
-        if seed != str(self.seed) or split != item.split or not 0 <= int(index) < getattr(self, item.split):
+        prefix, _, index = item.subject.rpartition("-")
+        known = prefix == f"{self.seed}-{item.split}" and index.isdecimal()
+        if not known or int(index) >= getattr(self, item.split):
             raise ValueError(
-                f"{item} is no item of this cohort (seed {self.seed}, {getattr(self, item.split)} {item.split} "
-                "subjects); take items from its own items()."
+                f"{item} is no item of this cohort (seed {self.seed}, {getattr(self, item.split)} "
+                f"{item.split} subjects); take items from its own items()."
             )
         return int(index)
 
@@ -146,7 +151,7 @@ class SyntheticCohort:
         return np.random.default_rng(self._key(split, index, stream))
 
     def _damaged(self, signal: np.ndarray, split: Split, index: int) -> np.ndarray:
-        """The signal, or for a share `damage` of subjects a broken one: NaN, flat lead or short, in equal parts."""
+        """The signal, or for a share `damage` of subjects a broken one: NaN, flat lead or short alike."""
         if self.damage == 0:
             return signal
         chance, kind, place = self._rng(split, index, DAMAGE).random(3)
@@ -171,7 +176,7 @@ def labels(heart: Heart) -> dict[str, float]:
 def draw_parameters(
     count: int, *, seed: int, strength: float = 1.0
 ) -> tuple[Heart, Float[np.ndarray, "n m"]]:
-    """Hearts and ECG parameters of `count` further subjects, without waveforms or images, from a stream of their own."""
+    """Hearts and ECG parameters of `count` further subjects, from a stream of their own; no ECG, no image."""
     key = (seed, SPLIT_KEY["parameters"])
     heart = draw_hearts(np.random.default_rng((*key, HEART)), count)
     e = draw_ecg_parameters(heart, np.random.default_rng((*key, ECG_PARAMETERS)), strength=strength)

@@ -19,7 +19,7 @@ NORMAL_QRS = (
     (13.0, 9.0, -0.14, -0.04, 0.50, "lv"),
     (27.0, 8.0, -0.10, -0.04, 0.08, "rv"),
 )
-"""Five activation fronts of normal conduction: the mean loop of normal 500 Hz PTB-XL beats, a little sharper."""
+"""Five fronts of normal conduction: the mean loop of normal 500 Hz PTB-XL beats, a little sharper."""
 
 LBBB_QRS_MS = 142.0
 LBBB_QRS = (
@@ -66,7 +66,7 @@ SWITCH_S = 0.20
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rhythm:
-    """R times and the interval before each, from two beats before time 0 to two after the end; atrial activity."""
+    """R times and the interval before each, from two beats before time 0 to two after the end; the atria."""
 
     r_s: Float[np.ndarray, " k"]
     rr_s: Float[np.ndarray, " k"]
@@ -111,8 +111,8 @@ def dipole(
 ) -> Float[np.ndarray, "3 t"]:
     """The dipole (left, inferior, posterior) in mV at `time_s`.
 
-    Ventricular waves are summed over the last two beats and P over the next two, so that no wave is cut
-    at any rate, however short the interval.
+    Ventricular waves are summed over the last two beats, so that no wave is cut at any rate, however
+    short the interval; P belongs to the next beat, and is over long before its R.
     """
     p = dict(zip(PARAMETERS, e, strict=True))
     last = np.searchsorted(rhythm.r_s - SWITCH_S, time_s, side="right") - 1
@@ -130,7 +130,7 @@ def dipole(
         atrial = _fibrillation(rhythm, time_s)
     else:
         following = np.searchsorted(rhythm.r_s, time_s, side="right")
-        before_ms = 1000 * (time_s - rhythm.r_s[np.stack([following, following - 1])]) + rhythm.pr_ms
+        before_ms = 1000 * (time_s - rhythm.r_s[following]) + rhythm.pr_ms
         atrial = _p(before_ms, rhythm.p_gain)
     return np.exp(p["log_amplitude"]) * out + atrial
 
@@ -169,7 +169,7 @@ def _t_vector(p: Mapping[str, float]) -> Float[np.ndarray, "3"]:
 
 
 def _st_t(p: Mapping[str, float], after_ms: np.ndarray, slow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit ST and T courses over time, summed over beats; T ends QTc sqrt(RR) after the QRS begins (Bazett)."""
+    """Unit ST and T over time, summed over beats; T ends QTc sqrt(RR) after the QRS begins (Bazett)."""
     end = p["qtc_ms"] * slow - p["qrs_ms"] / 2
     from_peak = after_ms - (end - T_PEAK_BEFORE_END_MS * slow)
     t = np.exp(-0.5 * (from_peak / (np.where(from_peak < 0, T_RISE_MS, T_FALL_MS) * slow)) ** 2)
@@ -180,8 +180,8 @@ def _st_t(p: Mapping[str, float], after_ms: np.ndarray, slow: np.ndarray) -> tup
 
 def _p(from_middle_ms: np.ndarray, gain: float) -> np.ndarray:
     lobes = np.array([P_RIGHT_ATRIUM, P_LEFT_ATRIUM])
-    time, width = lobes[:, 0, None, None], lobes[:, 1, None, None]
-    return gain * lobes[:, 2:].T @ np.exp(-0.5 * ((from_middle_ms - time) / width) ** 2).sum(1)
+    time, width = lobes[:, :1], lobes[:, 1:2]
+    return gain * lobes[:, 2:].T @ np.exp(-0.5 * ((from_middle_ms - time) / width) ** 2)
 
 
 def _fibrillation(rhythm: Rhythm, time_s: np.ndarray) -> np.ndarray:
