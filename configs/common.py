@@ -7,13 +7,13 @@ def training() -> ConfigDict:
     """Sections common to every objective; `objective`, `steps` and rates are for the recipe to fill in."""
     config = ConfigDict()
     config.seed = 0
-    config.steps = config_dict.required_placeholder(int)
+    config.steps = config_dict.placeholder(int)
     config.log_every = 20
     config.validate_every = 200
     config.save_every = 200
     config.data = ConfigDict(
         {
-            "directory": config_dict.required_placeholder(str),  # Made by `ecgjax prepare`.
+            "directory": config_dict.placeholder(str),  # Made by `ecgjax prepare`.
             "batch_size": 64,  # Global, over all processes and devices.
             "crop": 250,  # Samples; a multiple of the patch.
             "modalities": ("ecg",),

@@ -70,7 +70,7 @@ def _ptbxl() -> ConfigDict:
         {
             "cohort": {
                 "name": "ptbxl",
-                "directory": config_dict.required_placeholder(str),
+                "directory": config_dict.placeholder(str),
                 "rate_hz": 100.0,
                 "labels": "superdiagnostic",
             },
@@ -91,7 +91,8 @@ def _ptbxl500() -> ConfigDict:
 
 def _ecg(*, rate_hz: float, length: int, baseline_lambda: float, clip_sigma: float | None) -> ConfigDict:
     conditioning = {"baseline_lambda": baseline_lambda, "clip_sigma": clip_sigma, "normalise": "group"}
-    return ConfigDict({"rate_hz": rate_hz, "length": length, "conditioning": conditioning})
+    # `quality` holds limits beyond which a record is rejected; its defaults are those of signals.ecg.check.
+    return ConfigDict({"rate_hz": rate_hz, "length": length, "conditioning": conditioning, "quality": {}})
 
 
 def _cmr(*, size: int, pixel_mm: float, min_slices: int) -> ConfigDict:

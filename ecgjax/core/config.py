@@ -90,6 +90,16 @@ def check_sections(config: Mapping[str, Any], expected: Sequence[str], path: str
             raise ValueError(f"{path}.{key}: missing section; see configs/common.py for its fields.")
 
 
+def check_set(config: Mapping[str, Any], *paths: str) -> None:
+    """Raises where a field that a config leaves to the user, such as `data.directory`, was not given."""
+    for path in paths:
+        value: Any = config
+        for key in path.split("."):
+            value = value[key]
+        if value is None:
+            raise ValueError(f"config.{path}: not set; give it as --config.{path}=VALUE.")
+
+
 def _parameters(target: Callable) -> Mapping[str, inspect.Parameter]:
     # An NNX module's metaclass hides the signature of its constructor.
     signature = inspect.signature(target.__init__ if inspect.isclass(target) else target)

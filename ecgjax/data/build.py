@@ -18,8 +18,8 @@ from etils import epath
 import ecgjax
 from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
 from ecgjax.data import identifiers, manifest, schema
-from ecgjax.data.build_shard import AnyCohort, Context, Task, build_shards, read_sidecar, sidecar_path
-from ecgjax.data.cohorts.base import Item
+from ecgjax.data.build_shard import Context, Task, build_shards, read_sidecar, sidecar_path
+from ecgjax.data.cohorts.base import Cohort, Item
 from ecgjax.data.examples import Recipe
 from ecgjax.data.manifest import Manifest, Shard, SplitSummary, TargetColumn
 from ecgjax.data.shards import WRITER_OPTIONS, check_content, local_path
@@ -33,7 +33,7 @@ REJECTS_NAME = "rejects.csv"
 
 
 def build(
-    cohort: AnyCohort,
+    cohort: Cohort,
     directory: epath.PathLike,
     *,
     conditioning_ecg: Mapping[str, Any] | None,
@@ -183,7 +183,7 @@ def _key(directory: epath.Path, key: bytes | None, key_file: epath.PathLike | No
     return identifiers.create_key(path)
 
 
-def _items(cohort: AnyCohort, withdrawn: Iterable[str]) -> tuple[list[Item], int]:
+def _items(cohort: Cohort, withdrawn: Iterable[str]) -> tuple[list[Item], int]:
     items = list(cohort.items())
     splits: dict[str, tuple[int, str]] = {}
     records: dict[str, int] = {}
@@ -226,7 +226,7 @@ def _hash(items: Sequence[Item], key: bytes) -> str:
     return digest.hexdigest()
 
 
-def _description(cohort: AnyCohort, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def _description(cohort: Cohort, given: Mapping[str, Any] | None) -> dict[str, Any]:
     if given is not None:
         return dict(given)
     if not dataclasses.is_dataclass(cohort):

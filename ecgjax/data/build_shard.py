@@ -10,7 +10,7 @@ import multiprocessing.connection
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -23,11 +23,6 @@ from ecgjax.data.manifest import write_json
 from ecgjax.data.shards import write_shard
 
 _POLL_SECONDS = 0.2
-
-
-@runtime_checkable
-class AnyCohort(Cohort, Protocol):
-    """A Cohort, in the form that a run-time type check can test."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Task:
 class Context:
     """What every task of a build shares."""
 
-    cohort: AnyCohort
+    cohort: Cohort
     recipe: Recipe
     directory: str
     key: bytes

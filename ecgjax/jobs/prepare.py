@@ -77,6 +77,7 @@ def prepare(
         directory,
         conditioning_ecg=ecg and ecg["conditioning"],
         conditioning_cmr=cmr and cmr["conditioning"],
+        quality_ecg=ecg and ecg["quality"],
         examples_per_shard=config["examples_per_shard"],
         workers=workers,
         key_file=key_file,

@@ -34,12 +34,12 @@ SECTIONS = (
 """What a training config holds at its top level."""
 
 
-def make_objective(section: Mapping[str, Any], *, spec: InputSpec, crop: int, targets) -> Objective:
+def make_objective(section: Mapping[str, Any], *, spec: InputSpec, crop: int, labels) -> Objective:
     """Builds an objective; model shapes follow from the InputSpec and the crop."""
-    return configs.build(OBJECTIVES, section, "config.objective", spec=spec, crop=crop, targets=targets)
+    return configs.build(OBJECTIVES, section, "config.objective", spec=spec, crop=crop, labels=labels)
 
 
-def target_columns(manifest: Manifest) -> tuple[dict[str, Any], ...]:
+def label_columns(manifest: Manifest) -> tuple[dict[str, Any], ...]:
     """Label columns with their train statistics, as objectives and checkpoints hold them."""
     return tuple(manifest.to_json()["targets"])
 
@@ -73,7 +73,7 @@ def open_checkpoint(workdir: epath.PathLike, step: int, mesh: Mesh | None = None
         config["objective"],
         spec=InputSpec.from_json(meta["input_spec"]),
         crop=config["data"]["crop"],
-        targets=meta["targets"],
+        labels=meta["labels"],
     )
     shapes = jax.eval_shape(objective.init, jax.random.key(0))
     mesh = meshes.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh

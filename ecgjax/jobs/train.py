@@ -60,6 +60,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
     configs.check_sections(config, setup.SECTIONS)
     config = configs.plain(config)
+    configs.check_set(config, "data.directory", "steps")
     manifest = manifests.read_manifest(config["data"]["directory"])
     mesh = meshes.make_mesh(**config["mesh"])
     meshes.check_batch_size(config["data"]["batch_size"], mesh)
@@ -67,7 +68,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         config["objective"],
         spec=manifest.input_spec,
         crop=config["data"]["crop"],
-        targets=setup.target_columns(manifest),
+        labels=setup.label_columns(manifest),
     )
     tx, schedule = optim.build(config["optimizer"], steps=config["steps"])
     rhythm = loop.Rhythm(**{k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")})
@@ -99,13 +100,13 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     meta = {
         "config": config,
         "input_spec": manifest.input_spec.to_json(),
-        "targets": list(setup.target_columns(manifest)),
+        "labels": list(setup.label_columns(manifest)),
         "fingerprint": manifest.fingerprint,
         "version": ecgjax.__version__,
     }
     writer = MetricWriter(workdir, start_step=int(state.step))
-    state = loop.fit(
-        state,
+    fit = functools.partial(
+        loop.fit,
         train_step=train_step,
         validate=loop.mean_over(eval_step, validation, rng.stream(config["seed"], "validation"), mesh),
         iterator=iterator,
@@ -118,8 +119,11 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         learning_rate=schedule,
         name=workdir.name,
     )
-    writer.close()
-    checkpoints.close()
+    try:
+        state = fit(state)
+    finally:  # A save under way is finished whatever stopped the loop.
+        writer.close()
+        checkpoints.close()
     if int(state.step) < rhythm.steps:
         return INTERRUPTED
     if runtime.is_lead():

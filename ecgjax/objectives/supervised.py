@@ -25,19 +25,19 @@ from ecgjax.objectives.encoders import encoder_factory
 class Supervised:
     """Squared error on standardised phenotypes plus cross-entropy on conditions, missing labels left out.
 
-    `targets` are the label columns as the manifest describes them: name, kind, and over the train split mean and
+    `labels` are the label columns as the manifest describes them: name, kind, and over the train split mean and
     standard deviation.
     """
 
     spec: InputSpec
     crop: int
-    targets: Sequence[Mapping[str, Any]]
+    labels: Sequence[Mapping[str, Any]]
     modality: Literal["ecg", "cmr"]
     encoder: Mapping[str, Any]
     views: str = "weak"
 
     def __post_init__(self):
-        if not self.targets:
+        if not self.labels:
             raise ValueError("config.objective.name is supervised, but the data set has no targets.")
         jax.eval_shape(self.init, jax.random.key(0))
 
@@ -86,18 +86,18 @@ class Supervised:
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
             body = factory(rngs)
-            head = LinearHead(width_in=body.width, outputs=len(self.targets), rngs=rngs)
+            head = LinearHead(width_in=body.width, outputs=len(self.labels), rngs=rngs)
             return Tower(encoder=body, head=head)
 
         return Functional(make)
 
     @functools.cached_property
     def _regression(self) -> np.ndarray:
-        return np.array([i for i, t in enumerate(self.targets) if t["kind"] == "regression"], np.int32)
+        return np.array([i for i, t in enumerate(self.labels) if t["kind"] == "regression"], np.int32)
 
     @functools.cached_property
     def _binary(self) -> np.ndarray:
-        return np.array([i for i, t in enumerate(self.targets) if t["kind"] == "binary"], np.int32)
+        return np.array([i for i, t in enumerate(self.labels) if t["kind"] == "binary"], np.int32)
 
     @functools.cached_property
     def _mean(self) -> Float[np.ndarray, "m"]:
@@ -108,5 +108,5 @@ class Supervised:
         return np.maximum(self._statistic("std", 1.0), 1e-6)
 
     def _statistic(self, name: str, for_binary: float) -> np.ndarray:
-        values = [t[name] if t["kind"] == "regression" else for_binary for t in self.targets]
+        values = [t[name] if t["kind"] == "regression" else for_binary for t in self.labels]
         return np.array(values, np.float32)

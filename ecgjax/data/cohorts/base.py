@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from ecgjax.formats.recording import Recording, Volume
 
@@ -44,6 +44,7 @@ class RejectedError(ValueError):
     """The item cannot be used; the message says which value broke which rule."""
 
 
+@runtime_checkable
 class Cohort(Protocol):
     """Picklable, cheap to build; numpy only, so that `prepare` may run it in many processes."""
 

@@ -1,0 +1,88 @@
+"""Reports that `ecgjax report` can make of a directory of runs.
+
+    python -m ecgjax report --config=configs/report.py:synthetic,3 --root=RUNS
+
+`synthetic`    the table of launch/local.sh; `synthetic,3` for three seeds
+`ptbxl`        the table of launch/ptbxl.sh
+"""
+
+from ml_collections import ConfigDict
+
+_PROBE = "linear_probe"
+
+
+def get_config(arg: str = "synthetic") -> ConfigDict:
+    name, _, seeds = arg.partition(",")
+    recipes = {"synthetic": _synthetic, "ptbxl": _ptbxl}
+    if name not in recipes:
+        raise ValueError(f"configs/report.py:{arg}: unknown; choose from {', '.join(recipes)}.")
+    return recipes[name](int(seeds or 1))
+
+
+def _row(
+    name: str, run: str, seeds: int, *, source: str = "ecg/embedding", step="last", evaluator=_PROBE
+) -> dict:
+    workdirs = tuple(f"seed{seed}/{run}" for seed in range(seeds))
+    return {"name": name, "workdirs": workdirs, "evaluator": evaluator, "input": source, "step": step}
+
+
+def _synthetic(seeds: int) -> ConfigDict:
+    rows = (
+        {"name": "attainable", "file": "data/attainable.json", "reference": True},
+        _row("CMR input", "supervised_cmr", seeds, source="cmr/embedding"),
+        _row("supervised ECG", "supervised_ecg", seeds),
+        _row("hand features", "mdm", 1, source="hand_features"),
+        _row("random init", "mdm", seeds, step=0),
+        _row("MDM", "mdm", seeds),
+        _row("MMCL from scratch", "mmcl_scratch", seeds),
+        _row("MMCL from MDM", "mmcl", seeds),
+        _row("MMCL permuted pairs", "mmcl_permuted", seeds),
+    )
+    claims = tuple(
+        {"lower": lower, "higher": higher, "metric": metric, "relation": relation, "margin": margin}
+        for metric, margin in (("r2", 0.01), ("auroc", 0.01))
+        for lower, higher, relation, margin in (
+            ("MDM", "MMCL from MDM", "<", 0.0),
+            ("random init", "MMCL from MDM", "<", 0.0),
+            ("MMCL permuted pairs", "MDM", "<=", margin),
+            ("random init", "MDM", "<", 0.0),
+            ("hand features", "MMCL from MDM", "<", 0.0),
+            ("MMCL from scratch", "MMCL from MDM", "<", 0.0),
+        )
+    )
+    runs = ("mdm", "mmcl_scratch", "mmcl", "mmcl_permuted", "supervised_ecg", "supervised_cmr")
+    curves = tuple({"name": run, "workdirs": tuple(f"seed{s}/{run}" for s in range(seeds))} for run in runs)
+    return ConfigDict(
+        {
+            "title": "ecgjax on the synthetic ECG-CMR cohort",
+            "lead": "What a linear probe reads from each encoder about the heart behind an ECG.",
+            "rows": rows,
+            "claims": claims,
+            "curves": curves,
+            "reconstruction": {"workdir": "seed0/mdm", "examples": 2},
+            "retrieval": ({"name": "MMCL from MDM", "workdir": "seed0/mmcl"},),
+        }
+    )
+
+
+def _ptbxl(seeds: int) -> ConfigDict:
+    rows = (
+        _row("mean", "mdm", 1, source="mean"),
+        _row("heart rate + spectrum", "mdm", 1, source="spectral_features"),
+        _row("hand features", "mdm", 1, source="hand_features"),
+        _row("random init", "mdm", seeds, step=0),
+        _row("MDM", "mdm", seeds),
+    )
+    return ConfigDict(
+        {
+            "title": "ecgjax on PTB-XL",
+            "lead": "Diagnoses read by a linear probe; patients of the test folds were never seen.",
+            "rows": rows,
+            "claims": (
+                {"lower": "random init", "higher": "MDM", "metric": "auroc"},
+                {"lower": "heart rate + spectrum", "higher": "MDM", "metric": "auroc"},
+            ),
+            "curves": ({"name": "mdm", "workdirs": tuple(f"seed{s}/mdm" for s in range(seeds))},),
+            "reconstruction": {"workdir": "seed0/mdm", "examples": 2},
+        }
+    )
