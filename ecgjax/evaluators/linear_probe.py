@@ -163,7 +163,9 @@ def baseline_features(
     function = {"hand_features": features.hand_features, "spectral_features": features.spectral_features}[
         name
     ]
-    return np.stack([function(signal, rate_hz) for signal in signals_mv])
+    measured = [function(signal, rate_hz) for signal in signals_mv]
+    names = list(measured[0])
+    return np.array([[values[name] for name in names] for values in measured])
 
 
 def _filled(x: Float[np.ndarray, "n d"], train: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "n d"]:

@@ -42,6 +42,25 @@ def test_the_interval_is_the_hierarchical_bootstrap_of_the_headline_mean(scored)
     assert np.mean([x.value for x in verdict.by_target.values()]) == pytest.approx(want.value)
 
 
+def test_a_difference_whose_interval_holds_zero_is_not_shown(tmp_path):
+    for name, seeds in (("a", (0, 1)), ("b", (2, 3))):
+        for number, seed in enumerate(seeds):
+            fake_runs.write_probe(tmp_path / name / str(number), noise=1.5, seed=seed)
+    rows = [
+        {
+            "name": name,
+            "workdirs": [f"{name}/0", f"{name}/1"],
+            "evaluator": "linear_probe",
+            "input": "ecg/embedding",
+        }
+        for name in "ab"
+    ]
+    results = load(rows, root=tmp_path, draws=100)
+    verdicts = decide([claim("a", "b"), claim("b", "a")], results)
+    assert [v.verdict for v in verdicts] == [OPEN, OPEN]
+    assert verdicts[0].difference.value != 0
+
+
 def test_at_most_needs_a_margin_to_hold_between_equals(scored):
     equal = claim("MDM", "MDM", relation="<=")
     close = claim("MDM", "random init", relation="<=")
