@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 
 from ecgjax.evaluators import probes
 from ecgjax.evaluators.base import Examples, Predict, Results, Row, Splits
@@ -72,7 +73,9 @@ class LinearProbe:
         if len(labelled) < len(examples["train"].subject):
             arrays["train_record"] = examples["train"].record[labelled]
         for name, inputs in self._inputs(predict, splits):
-            self._score(name, inputs, labelled, examples, splits, rows, scalars, arrays)
+            # One thread: the products are small, and waiting BLAS threads made a busy machine 20 times as slow.
+            with threadpool_limits(1):
+                self._score(name, inputs, labelled, examples, splits, rows, scalars, arrays)
         return Results(self.name, rows, scalars, arrays, dataclasses.asdict(self))
 
     def _labelled(self, train: Examples) -> np.ndarray:
@@ -160,7 +163,9 @@ def baseline_features(
     function = {"hand_features": features.hand_features, "spectral_features": features.spectral_features}[
         name
     ]
-    return np.stack([function(signal, rate_hz) for signal in signals_mv])
+    measured = [function(signal, rate_hz) for signal in signals_mv]
+    names = list(measured[0])
+    return np.array([[values[name] for name in names] for values in measured])
 
 
 def _filled(x: Float[np.ndarray, "n d"], train: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "n d"]:

@@ -26,9 +26,7 @@ def loss_curves(groups: Mapping[str, Sequence[Curve]]) -> Figure:
     for axes, (name, curves) in zip(grid, groups.items(), strict=False):
         for position, curve in enumerate(curves):
             alpha = 1 - 0.6 * position / max(1, len(curves))
-            axes.plot(
-                curve.step, curve.loss, color=BLUE, linewidth=1, alpha=alpha, label="train" * (position == 0)
-            )
+            axes.plot(curve.step, curve.loss, color=BLUE, linewidth=1, alpha=alpha, label="train")
             axes.plot(
                 curve.val_step,
                 curve.val_loss,
@@ -37,18 +35,22 @@ def loss_curves(groups: Mapping[str, Sequence[Curve]]) -> Figure:
                 markersize=3,
                 linewidth=0.6,
                 alpha=alpha,
-                label="validation" * (position == 0),
+                label="validation",
             )
         levels = {round(curve.ln_batch, 4) for curve in curves if curve.ln_batch is not None}
-        for position, level in enumerate(sorted(levels)):
-            label = "ln(batch): knows nothing" if position == 0 else None
-            axes.axhline(level, color=GREY, linestyle="--", linewidth=1, label=label)
+        for level in levels:
+            axes.axhline(level, color=GREY, linestyle="--", linewidth=1, label="ln(batch): knows nothing")
         _clean(axes)
         axes.set_title(name, fontsize=9, loc="left", color=INK)
         axes.set_xlabel("step", fontsize=8)
-        axes.legend(fontsize=7, frameon=False)
     for axes in grid[len(groups) :]:
         axes.set_axis_off()
+    handles = {}
+    for axes in grid:
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False
+    )
     return figure
 
 

@@ -20,7 +20,6 @@ _KEYS = {
     "claims",
     "curves",
     "reconstruction",
-    "gallery",
     "retrieval",
     "draws",
     "seed",
@@ -66,9 +65,10 @@ class Gallery:
 def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".", gallery: Gallery | None = None) -> Report:
     """Builds the report of `spec`; whatever file is missing is said where its content would stand.
 
-    `{"title", "lead", "rows": [results.load], "claims": [claims.decide], "curves": [{"name", "workdirs"}],
+    `{"title", "lead", "rows": [results.load], "claims": [claims.decide], "curves": [{"name", "workdirs", "control"}],
     "reconstruction": {"workdir", "step", "examples"}, "retrieval": [{"name", "workdir", "step"}], "draws",
-    "seed"}`; all but title and rows may be left out. Paths are relative to `root`.
+    "seed"}`; all but title and rows may be left out. Paths are relative to `root`. A curve that is a control, such
+    as permuted pairs, is expected to stay at ln(batch), so nothing is said where it does.
     """
     if unknown := set(spec) - _KEYS:
         raise ValueError(f"report: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
@@ -78,12 +78,15 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".", gallery: Galle
     scored = results.load(spec["rows"], root=root, draws=spec.get("draws", 1000), seed=spec.get("seed", 0))
     verdicts = claims.decide(spec.get("claims", ()), scored)
     score_tables = [t for t in (tables.score_table(scored, metric) for metric in results.METRICS) if t]
+    # Without a single result there is no table to say it in.
+    absent_rows = [] if score_tables else [f"{r.name}: missing {', '.join(r.missing)}" for r in scored.rows]
     claim, spread = tables.claim_table(verdicts), tables.seed_table(scored)
     groups, missing = _curves(spec.get("curves", ()), root)
-    warnings = curves.flat_warnings([curve for group in groups.values() for curve in group])
+    controls = {curve["name"] for curve in spec.get("curves", ()) if curve.get("control", False)}
+    warnings = curves.flat_warnings([c for name in groups if name not in controls for c in groups[name]])
     found = _retrieval_table(spec.get("retrieval", ()), root)
     sections = [
-        Section("Results", tables=score_tables, pictures=_headline(scored)),
+        Section("Results", warnings=absent_rows, tables=score_tables, pictures=_headline(scored)),
         *([Section("Claims", tables=[claim, *([spread] if spread else [])])] if claim else []),
         Section("Target by target", pictures=_targets(scored)),
         *([Section("Retrieval", tables=[found])] if found else []),

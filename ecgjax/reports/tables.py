@@ -10,6 +10,7 @@ from ecgjax.reports.claims import Verdict
 from ecgjax.reports.results import ReportResults, ScoredRow
 
 TITLES = {"r2": "Phenotypes: R²", "auroc": "Conditions: AUROC"}
+_RELATIONS = {"<": "<", "<=": "≤"}
 _SYMBOLS = {"r2": "R²", "auroc": "AUROC"}
 
 
@@ -70,7 +71,7 @@ def seed_table(results: ReportResults) -> Table | None:
         for metric in metrics:
             headline = results.headline(metric)
             known = not math.isnan(row.mean(headline).value)
-            cells.append(Cell("  ".join(map(number, row.mean_by_seed(headline))) if known else "–"))
+            cells.append(Cell(" · ".join(map(number, row.mean_by_seed(headline))) if known else "–"))
         lines.append(Line(tuple(cells), reference=row.reference))
     header = ("spread over training seeds", *(f"mean {_SYMBOLS[metric]} by seed" for metric in metrics))
     return Table("Seed by seed", header, tuple(lines))
@@ -83,8 +84,8 @@ def claim_table(verdicts: Sequence[Verdict]) -> Table | None:
     lines = []
     for v in verdicts:
         margin = f" (margin {fine(v.margin)})" if v.relation == "<=" else ""
-        statement = f"{v.lower} {v.relation} {v.higher}{margin}"
-        by_seed = "  ".join(signed(x) for x in v.by_seed) if len(v.by_seed) > 1 else ""
+        statement = f"{v.lower} {_RELATIONS[v.relation]} {v.higher}{margin}"
+        by_seed = " · ".join(signed(x) for x in v.by_seed) if len(v.by_seed) > 1 else ""
         seeds = str(v.seeds[0]) if v.seeds[0] == v.seeds[1] else f"{v.seeds[0]} and {v.seeds[1]}"
         lines.append(
             Line(
@@ -97,7 +98,9 @@ def claim_table(verdicts: Sequence[Verdict]) -> Table | None:
                     else Cell(signed(v.difference.value), _bounds(v.difference, signed)),
                     Cell(by_seed or "–"),
                     Cell(seeds),
-                    Cell(f"{v.difference.n}", f"{v.difference.subjects} subjects"),
+                    Cell("–")
+                    if v.reason
+                    else Cell(f"{v.difference.n}", f"of {v.difference.subjects} subjects"),
                 )
             )
         )
@@ -183,7 +186,7 @@ def fine(value: float) -> str:
 def signed(value: float) -> str:
     """A difference, with its sign and three digits."""
     text = fine(value)
-    return text if text.startswith("-") else f"+{text}"
+    return f"−{text[1:]}" if text.startswith("-") else f"+{text}"
 
 
 def _bounds(interval: Interval, form) -> str:
