@@ -54,7 +54,7 @@ def shift_phases(
 
 
 def jitter(key: PRNGKeyArray, ecg: Float[Array, "l t"], *, deviation: float) -> Float[Array, "l t"]:
-    """Multiplies each sample by 1 + 0.6 deviation N(0, 1): noise in proportion to the signal, as published."""
+    """Multiplies each sample by 1 + 0.6 deviation N(0, 1), so that noise follows the signal."""
     return jitter_by(ecg, jax.random.normal(key, ecg.shape), deviation=deviation)
 
 

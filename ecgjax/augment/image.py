@@ -49,7 +49,7 @@ def source_grid(
     shift: Float[Array, "2"] | None = None,
     magnification: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, "y x"], Float[Array, "y x"]]:
-    """Row and column in the source of each pixel after rotation (anticlockwise), scaling, then shift (y, x)."""
+    """Source row and column of each pixel after rotation (anticlockwise), scaling, then shift (y, x)."""
     height, width, _ = shape
     row = jnp.arange(height)[:, None] - (height - 1) / 2
     column = jnp.arange(width)[None] - (width - 1) / 2

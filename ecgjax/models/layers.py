@@ -93,7 +93,7 @@ class AttentionPool(nnx.Module):
 
 
 def uniform_by_fan_in(width_in: int):
-    """Returns the initialiser U(-1/sqrt(width_in), 1/sqrt(width_in)), which torch uses for layers by default."""
+    """Returns the initialiser U(-1/sqrt(width_in), 1/sqrt(width_in)), torch's default for layers."""
     bound = width_in**-0.5
 
     def init(key, shape, dtype=jnp.float32, out_sharding=None):

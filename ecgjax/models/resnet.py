@@ -16,7 +16,7 @@ _he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nnx.Module):
-    """Square convolution without bias, padded symmetrically by half its size; kernel He normal over fan out."""
+    """Square convolution without bias, padded by half its size on all sides; kernel He normal (fan out)."""
 
     def __init__(
         self, channels_in: int, channels_out: int, *, size: int, stride: int = 1, dtype: str, rngs: nnx.Rngs

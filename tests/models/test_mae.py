@@ -1,7 +1,10 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from filled import build
 from flax import nnx
 
 from ecgjax.models.mae import MaeDecoder, kept_tokens, masking_from_noise, random_masking
@@ -29,10 +32,11 @@ def test_a_ratio_that_leaves_nothing_or_more_than_all_is_refused(ratio):
         kept_tokens(12, ratio)
 
 
+@functools.cache
 def make():
-    shape = {"leads": 3, "length": 40, "patch": 10, "rngs": nnx.Rngs(0)}
-    encoder = Vit(width=16, depth=1, heads=2, pooling="mean_of_normed", **shape)
-    return encoder, MaeDecoder(encoder_width=16, width=8, depth=1, heads=2, **shape)
+    shape = {"leads": 3, "length": 40, "patch": 10, "depth": 1, "heads": 2}
+    encoder = build(lambda: Vit(width=16, pooling="mean_of_normed", **shape, rngs=nnx.Rngs(0)))
+    return encoder, build(lambda: MaeDecoder(encoder_width=16, width=8, **shape, rngs=nnx.Rngs(0)))
 
 
 def test_prediction_follows_tokens_not_their_shuffled_order():
@@ -41,7 +45,8 @@ def test_prediction_follows_tokens_not_their_shuffled_order():
     one = masking_from_noise(jnp.array([[0.1, 0.2, 0.3] + [0.9] * 9]), kept=3)
     other = masking_from_noise(jnp.array([[0.3, 0.1, 0.2] + [0.9] * 9]), kept=3)
     assert not np.array_equal(one.keep, other.keep)
-    predictions = [decoder(encoder(ecg, keep=m.keep)["tokens"], m.restore) for m in (one, other)]
+    reconstruct = jax.jit(lambda m: decoder(encoder(ecg, keep=m.keep)["tokens"], m.restore))
+    predictions = [reconstruct(m) for m in (one, other)]
     assert predictions[0].shape == (1, 12, 10)
     np.testing.assert_allclose(*predictions, atol=1e-5)
 
@@ -49,7 +54,7 @@ def test_prediction_follows_tokens_not_their_shuffled_order():
 def test_gradients_reach_the_mask_token_and_stay_finite_on_silence():
     encoder, decoder = make()
     masking = random_masking(jax.random.key(1), batch=2, tokens=12, mask_ratio=0.5)
-    latent = encoder(jnp.zeros((2, 3, 40)), keep=masking.keep)["tokens"]
+    latent = jax.jit(encoder)(jnp.zeros((2, 3, 40)), keep=masking.keep)["tokens"]
     graphdef, params, rest = nnx.split(decoder, nnx.Param, ...)
     gradients = jax.jit(
         jax.grad(lambda p: jnp.mean(jnp.square(nnx.merge(graphdef, p, rest)(latent, masking.restore))))

@@ -1,7 +1,10 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from filled import build
 from flax import nnx
 
 from ecgjax.models import ENCODERS
@@ -11,12 +14,19 @@ from ecgjax.models.vit import VARIANTS, Vit, patchify, unpatchify
 TINY = {"leads": 3, "length": 40, "patch": 10, "width": 16, "depth": 2, "heads": 2}
 
 
+@functools.cache
 def make(**changes):
-    return Vit(**{**TINY, **changes}, rngs=nnx.Rngs(0))
+    return build(lambda: Vit(**{**TINY, **changes}, rngs=nnx.Rngs(0)))
 
 
 def ecg(b=2, key=0):
     return jax.random.normal(jax.random.key(key), (b, 3, 40))
+
+
+def encode(model, *inputs, **options):
+    """Jitted: hundreds of small compilations otherwise."""
+    params, build = functional(model)
+    return jax.jit(lambda p, *inputs: build(p)(*inputs, **options))(params, *inputs)
 
 
 def functional(model):
@@ -48,7 +58,7 @@ def test_tokens_are_lead_major():
 def test_keeping_every_token_in_another_order_changes_no_embedding():
     model = make()
     keep = jnp.stack([jax.random.permutation(jax.random.key(i), 12) for i in range(2)])
-    shuffled, plain = model(ecg(), keep=keep), model(ecg())
+    shuffled, plain = encode(model, ecg(), keep=keep), encode(model, ecg())
     np.testing.assert_allclose(shuffled["embedding"], plain["embedding"], atol=1e-5)
     np.testing.assert_allclose(shuffled["local_tokens"][0], plain["local_tokens"][0, keep[0]], atol=1e-5)
 
@@ -56,8 +66,9 @@ def test_keeping_every_token_in_another_order_changes_no_embedding():
 def test_hidden_tokens_do_not_reach_the_embedding():
     model, keep = make(), jnp.array([[0, 5], [2, 11]])
     hidden = ecg().at[:, 1, :10].add(7.0)  # Token 4, which neither sample keeps.
-    np.testing.assert_array_equal(model(ecg(), keep=keep)["embedding"], model(hidden, keep=keep)["embedding"])
-    assert not np.allclose(model(ecg())["embedding"], model(hidden)["embedding"])
+    visible = [encode(model, x, keep=keep)["embedding"] for x in (ecg(), hidden)]
+    np.testing.assert_array_equal(*visible)
+    assert not np.allclose(encode(model, ecg())["embedding"], encode(model, hidden)["embedding"])
 
 
 def test_poolings_share_all_but_their_own_parameters():
@@ -95,7 +106,8 @@ def test_gradients_are_finite_on_flat_leads_and_silence():
 
 
 def test_attention_rows_sum_to_one():
-    attention = make().last_attention(ecg())
+    params, build = functional(make())
+    attention = jax.jit(lambda p: build(p).last_attention(ecg()))(params)
     assert attention.shape == (2, 2, 13, 13)
     np.testing.assert_allclose(attention.sum(-1), 1, rtol=1e-5)
 
@@ -110,11 +122,13 @@ def test_drop_path_drops_samples_and_keeps_the_mean():
 
 def test_drop_path_acts_in_training_only_and_follows_its_key():
     model, x = make(drop_path=0.5), ecg(8)
-    plain = model(x)["embedding"]
-    np.testing.assert_array_equal(plain, model(x, train=False, key=jax.random.key(1))["embedding"])
-    first, again = (model(x, train=True, key=jax.random.key(1))["embedding"] for _ in range(2))
+    plain = encode(model, x)["embedding"]
+    np.testing.assert_array_equal(plain, encode(model, x, key=jax.random.key(1))["embedding"])
+    first, again, other = (
+        encode(model, x, train=True, key=jax.random.key(seed))["embedding"] for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first, again)
-    assert not np.allclose(first, model(x, train=True, key=jax.random.key(2))["embedding"])
+    assert not np.allclose(first, other)
     with pytest.raises(ValueError, match="needs a key"):
         model(x, train=True)
 
@@ -156,5 +170,5 @@ def test_an_ecg_of_another_length_is_refused():
 def test_every_encoder_returns_an_embedding(name):
     settings = {"vit": TINY, "resnet": {"depths": (1,), "widths": (8,), "stem": "small", "norm": "group"}}
     inputs = {"vit": ecg(), "resnet": jnp.ones((2, 8, 8, 3))}
-    out = ENCODERS[name](**settings[name], rngs=nnx.Rngs(0))(inputs[name])
+    out = encode(build(lambda: ENCODERS[name](**settings[name], rngs=nnx.Rngs(0))), inputs[name])
     assert out["embedding"].ndim == 2

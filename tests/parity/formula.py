@@ -129,6 +129,12 @@ def _check_all_written(tree, written):
     assert not missing, missing
 
 
+def zeros(factory):
+    """Graph definition of `factory()`, pure dicts of its parameters and of the rest, all zero."""
+    graphdef, params, rest = split(nnx.eval_shape(factory))
+    return graphdef, *jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (params, rest))
+
+
 def split(module):
     """Graph definition, pure dict of parameters, pure dict of the rest."""
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)

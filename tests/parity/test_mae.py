@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from formula import Golden, fill_by_formula, fill_from_state, merge, split
+from formula import Golden, fill_by_formula, fill_from_state, merge, zeros
 
 from ecgjax.losses.reconstruction import reconstruction_loss
 from ecgjax.models.mae import MaeDecoder, kept_tokens, masking_from_noise
@@ -50,7 +50,7 @@ def lower(params):
 @pytest.fixture(scope="module", params=["mae_small", "mae_tiny"])
 def setting(request, goldens):
     golden = Golden(goldens, request.param)
-    graphdef, params, _ = split(Pair(golden.meta))
+    graphdef, params, _ = zeros(lambda: Pair(golden.meta))
     params = lift(params)
     if golden.state("sd"):
         fill_from_state(params, golden.state("sd"))

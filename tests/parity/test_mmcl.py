@@ -2,10 +2,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from formula import Golden, fill_by_formula, merge, split
+from formula import Golden, fill_by_formula, merge, split, zeros
 
 from ecgjax.losses.contrastive import info_nce
 from ecgjax.models.heads import ProjectionHead
+from ecgjax.models.posemb import sincos_positions
 from ecgjax.models.resnet import VARIANTS, ResNet
 from ecgjax.models.towers import Tower
 from ecgjax.models.vit import Vit
@@ -46,11 +47,12 @@ def lift(params):
 @pytest.fixture(scope="module")
 def setting(goldens):
     golden = Golden(goldens, "mmcl_small")
-    graphdef, params, stats = split(Towers())
+    graphdef, params, stats = zeros(Towers)
     base = golden.meta["base_seed"]
     # The reference trains positions, and keeps norm and head of the encoder without using them.
     ours = [n for n in golden["grad__names"] if "encoder_ecg.norm" not in n and "encoder_ecg.head" not in n]
     fill_by_formula(lift(params), [n for n in ours if not n.endswith("pos_embed")], base)
+    params["ecg"]["encoder"]["positions"] = sincos_positions(leads=12, columns=6, width=32)[None]
     stats_tree = {"image": stats["cmr"]["encoder"]}
     fill_by_formula(stats_tree, [n for n in golden["bn_after1__names"] if "running" in n], base)
     image = jnp.asarray(golden["image"].transpose(0, 2, 3, 1))

@@ -1,9 +1,8 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
-from formula import Golden, fill_by_formula, merge, split
+from formula import Golden, fill_by_formula, merge, zeros
 
 from ecgjax.models.resnet import VARIANTS, ResNet
 
@@ -18,7 +17,7 @@ def golden(goldens):
 @pytest.fixture(scope="module", params=NAMES)
 def setting(request, golden):
     short = request.param
-    graphdef, params, stats = split(ResNet(**VARIANTS[NAMES[short]], rngs=nnx.Rngs(0)))
+    graphdef, params, stats = zeros(lambda: ResNet(**VARIANTS[NAMES[short]], rngs=nnx.Rngs(0)))
     names = golden[f"{short}/grad__names"]
     fill_by_formula(params, names, golden.meta["base_seed"])
     names = [n for n in golden[f"{short}/bn_after1__names"] if "running" in n]
@@ -65,11 +64,3 @@ def test_gradient_and_running_statistics(golden, setting):
     golden.check_gradients(f"{short}/bn_after1", moved, floor=2e-5)
     # Batch norm over few values and ReLU kinks make the deep net chaotic in float32 (goldens' README).
     golden.check_gradients(f"{short}/grad", gradients, floor={"r18": 1e-4, "r50": 2e-2}[short])
-
-
-def test_running_variance_is_unbiased():
-    model = ResNet(**VARIANTS["resnet18"], rngs=nnx.Rngs(0))
-    image = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    values = np.asarray(model.conv1(image)).reshape(-1, 64)
-    model(image, train=True)
-    np.testing.assert_allclose(model.norm1.var[...], 0.9 + 0.1 * values.var(0, ddof=1), rtol=1e-5)

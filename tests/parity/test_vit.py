@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from formula import Golden, fill_from_state, merge, split
+from formula import Golden, fill_from_state, merge, zeros
 
 from ecgjax.models.heads import LinearHead
 from ecgjax.models.vit import Vit
@@ -42,7 +42,7 @@ def golden(goldens):
 
 
 def build(golden, short):
-    graphdef, params, _ = split(Classifier(POOLINGS[short]))
+    graphdef, params, _ = zeros(lambda: Classifier(POOLINGS[short]))
     tree = {**params["encoder"], "head": params["head"]["linear"]}
     fill_from_state(tree, golden.state(f"sd_{short}"))
     head = tree.pop("head")
