@@ -30,9 +30,8 @@ def write_record(
     leads=None,
     gain="1000(0)/mV",
     skip=0,
-    rate="500",
 ):
-    """Writes [l t] integers as one record in one file with right checksums; returns the path without suffix."""
+    """Writes [l t] integers as one record in one file with right checksums; returns its path."""
     samples = np.asarray(samples)
     leads = leads or [f"L{i}" for i in range(len(samples))]
     lines = [f"{name} {len(samples)} 500 {samples.shape[1]}"]
