@@ -51,7 +51,14 @@ def _synthetic(seeds: int) -> ConfigDict:
         )
     )
     runs = ("mdm", "mmcl_scratch", "mmcl", "mmcl_permuted", "supervised_ecg", "supervised_cmr")
-    curves = tuple({"name": run, "workdirs": tuple(f"seed{s}/{run}" for s in range(seeds))} for run in runs)
+    curves = tuple(
+        {
+            "name": run,
+            "workdirs": tuple(f"seed{seed}/{run}" for seed in range(seeds)),
+            "control": run == "mmcl_permuted",
+        }
+        for run in runs
+    )
     return ConfigDict(
         {
             "title": "ecgjax on the synthetic ECG-CMR cohort",

@@ -27,13 +27,14 @@ def main() -> None:
     if verb not in VERBS:
         sys.exit(f"ecgjax: unknown verb {verb!r}; choose from {', '.join(VERBS)}.")
     job = importlib.import_module(f"ecgjax.jobs.{verb}")
+    job.define()
     arguments = [f"ecgjax {verb}", *sys.argv[2:]]
     if {"-h", "--help"} & set(arguments):
         print(_help(verb, job))
         return
     try:
         flags.FLAGS(arguments)
-        status = app.run(lambda _: job.run(), argv=arguments[:1])
+        status = app.run(lambda _: job.run(flags.FLAGS), argv=arguments[:1])
     except (ValueError, KeyError, AttributeError, TypeError, OSError, flags.Error) as error:
         if not _ours(error):
             raise

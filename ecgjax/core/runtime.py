@@ -15,7 +15,7 @@ def is_lead() -> bool:
 
 def start(*, compile_cache: epath.PathLike | None = None) -> None:
     """Quiet third-party logs, keep ours, and cache compiled programs in `compile_cache`."""
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.ERROR)
     for noisy in ("jax", "orbax", "grain", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if compile_cache is not None:

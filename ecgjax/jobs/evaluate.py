@@ -21,44 +21,43 @@ from etils import epath
 import ecgjax
 from ecgjax.core import config as configs
 from ecgjax.core import runtime, trees
-from ecgjax.core.spec import InputSpec
-from ecgjax.data.manifest import read_manifest
 from ecgjax.evaluators import EVALUATORS
-from ecgjax.evaluators.base import Splits, results_path
-from ecgjax.evaluators.splits import open_splits
+from ecgjax.evaluators.base import results_path
 from ecgjax.jobs import setup
 from ecgjax.train import checkpoint
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run to evaluate.")
-_DATA = flags.DEFINE_string("data", None, "Data directory; default: the one the run was trained on.")
-_STEPS = flags.DEFINE_list("steps", ["last"], "Steps to evaluate: numbers, `last`, or `all`.")
-_FOLLOW = flags.DEFINE_bool("follow", False, "Wait for further checkpoints until training is done.")
-_TIMEOUT = flags.DEFINE_integer(
-    "timeout", 3600, "With --follow: seconds without a new checkpoint before giving up."
-)
-_EVALUATOR = flags.DEFINE_multi_string("evaluator", None, "Only these; default: those of the run's config.")
-_SETTING = flags.DEFINE_multi_string(
-    "evaluator_setting", [], "KEY=VALUE for the one evaluator named, such as inputs=('hand_features',)."
-)
-_CROPS = flags.DEFINE_integer("crops", 4, "Evenly spaced crops of an ECG whose predictions are averaged.")
 _POLL_S = 2.0
 
 
-def run() -> int:
+def define() -> None:
+    """Declares the flags of this job."""
+    flags.DEFINE_string("workdir", None, "Directory of the run to evaluate.")
+    flags.DEFINE_string("data", None, "Data directory; default: the one the run was trained on.")
+    flags.DEFINE_list("steps", ["last"], "Steps to evaluate: numbers, `last`, or `all`.")
+    flags.DEFINE_bool("follow", False, "Wait for further checkpoints until training is done.")
+    flags.DEFINE_integer("timeout", 3600, "With --follow: seconds without a new checkpoint before giving up.")
+    flags.DEFINE_multi_string("evaluator", None, "Only these; default: those of the run's config.")
+    flags.DEFINE_multi_string(
+        "evaluator_setting", [], "KEY=VALUE for the one evaluator named, such as inputs=('hand_features',)."
+    )
+    flags.DEFINE_integer("crops", 4, "Evenly spaced crops of an ECG whose predictions are averaged.")
+
+
+def run(args: flags.FlagValues) -> int:
     """Evaluates; returns the exit code."""
-    if _WORKDIR.value is None:
+    if args.workdir is None:
         raise ValueError("evaluate needs --workdir=DIR; see `python -m ecgjax evaluate --help`.")
-    workdir = epath.Path(_WORKDIR.value)
+    workdir = epath.Path(args.workdir)
     runtime.start(compile_cache=workdir / "compile_cache")
     failed = 0
-    for step in _steps(workdir):
+    for step in _steps(workdir, args):
         failed += evaluate(
             workdir,
             step,
-            data=_DATA.value,
-            evaluators=_EVALUATOR.value,
-            settings=_settings(_SETTING.value, _EVALUATOR.value),
-            crops=_CROPS.value,
+            data=args.data,
+            evaluators=args.evaluator,
+            settings=_settings(args.evaluator_setting, args.evaluator),
+            crops=args.crops,
         )
     return 1 if failed else 0
 
@@ -79,7 +78,7 @@ def evaluate(
         sections = {name: sections.get(name, {}) for name in evaluators}
         if settings:
             sections[evaluators[0]] = {**sections[evaluators[0]], **settings}
-    splits = splits_for(trained, data, crops=crops)
+    splits = setup.splits_for(trained, data, crops=crops)
     digest = trees.digest(trained.params)
     failed = 0
     for name, section in sections.items():
@@ -107,38 +106,14 @@ def evaluate(
     return failed
 
 
-def splits_for(trained: setup.Trained, data: str | None = None, *, crops: int = 4) -> Splits:
-    """The evaluation data of a checkpoint, refused where they were conditioned otherwise than its training data."""
-    config = trained.meta["config"]
-    directory = data or config["data"]["directory"]
-    check_spec(trained.spec, read_manifest(directory).input_spec, trained.modalities, directory)
-    return open_splits(
-        directory,
-        batch_size=max(config["data"]["batch_size"], 256),
-        crop=config["data"]["crop"],
-        crops=crops if "ecg" in trained.modalities else 1,
-        modalities=trained.modalities,
-    )
-
-
-def check_spec(trained: InputSpec, found: InputSpec, modalities: tuple[str, ...], directory) -> None:
-    """Raises where data meet a checkpoint that was trained on another kind of input."""
-    lines = [line for modality in modalities for line in trained.differences(found, modality)]
-    if lines:
-        raise ValueError(
-            f"{directory} was conditioned otherwise than what the checkpoint was trained on; checkpoint against "
-            f"data: {'; '.join(lines)}. Prepare the data with the checkpoint's InputSpec."
-        )
-
-
-def _steps(workdir: epath.Path) -> Iterator[int]:
+def _steps(workdir: epath.Path, args: flags.FlagValues) -> Iterator[int]:
     """The steps asked for; following, the newest that has not been seen, until TRAINED."""
-    if not _FOLLOW.value:
-        if "all" in _STEPS.value:
+    if not args.follow:
+        if "all" in args.steps:
             checkpoint.choose_step(workdir)
             yield from checkpoint.steps(workdir)
             return
-        for text in _STEPS.value:
+        for text in args.steps:
             if text != "last" and not text.isdigit():
                 raise ValueError(f"--steps: expected numbers, `last` or `all`, got {text!r}.")
             yield checkpoint.choose_step(workdir, None if text == "last" else int(text))
@@ -155,9 +130,9 @@ def _steps(workdir: epath.Path) -> Iterator[int]:
             waited_since = time.monotonic()
         if done and not fresh:
             return
-        if time.monotonic() - waited_since > _TIMEOUT.value:
+        if time.monotonic() - waited_since > args.timeout:
             raise ValueError(
-                f"{workdir}: no new checkpoint for {_TIMEOUT.value} s and no TRAINED marker; is training still "
+                f"{workdir}: no new checkpoint for {args.timeout} s and no TRAINED marker; is training still "
                 f"running? Raise --timeout to wait longer."
             )
         if not fresh:

@@ -13,43 +13,45 @@ from ecgjax.core import runtime, trees
 from ecgjax.data.manifest import read_manifest
 from ecgjax.evaluators import export
 from ecgjax.jobs import setup
-from ecgjax.jobs.evaluate import splits_for
 from ecgjax.train import checkpoint
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to write; default: WORKDIR/export.")
-_DATA = flags.DEFINE_string("data", None, "Data directory; default: the one the run was trained on.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint; default: the newest.")
-_SPLITS = flags.DEFINE_list("splits", ["train", "val", "test"], "Splits to export.")
-_KEYS = flags.DEFINE_list("keys", None, "Predictions to export; default: the embedding of every modality.")
-_CROPS = flags.DEFINE_integer("crops", 4, "Evenly spaced crops of an ECG whose embeddings are averaged.")
+
+def define() -> None:
+    """Declares the flags of this job."""
+    flags.DEFINE_string("workdir", None, "Directory of the run.")
+    flags.DEFINE_string("output", None, "Directory to write; default: WORKDIR/export.")
+    flags.DEFINE_string("data", None, "Data directory; default: the one the run was trained on.")
+    flags.DEFINE_integer("step", None, "Checkpoint; default: the newest.")
+    flags.DEFINE_list("splits", ["train", "val", "test"], "Splits to export.")
+    flags.DEFINE_list("keys", None, "Predictions to export; default: the embedding of every modality.")
+    flags.DEFINE_integer("crops", 4, "Evenly spaced crops of an ECG whose embeddings are averaged.")
 
 
-def run() -> int:
+def run(args: flags.FlagValues) -> int:
     """Exports; returns the exit code."""
-    if _WORKDIR.value is None:
+    if args.workdir is None:
         raise ValueError("export needs --workdir=DIR; see `python -m ecgjax export --help`.")
-    workdir = epath.Path(_WORKDIR.value)
+    workdir = epath.Path(args.workdir)
     runtime.start(compile_cache=workdir / "compile_cache")
-    trained = setup.open_checkpoint(workdir, checkpoint.choose_step(workdir, _STEP.value))
-    splits = splits_for(trained, _DATA.value, crops=_CROPS.value)
-    keys = tuple(_KEYS.value or [f"{modality}/embedding" for modality in trained.modalities])
-    known = read_manifest(_DATA.value or trained.meta["config"]["data"]["directory"]).splits
-    unknown = [name for name in _SPLITS.value if name not in known or not known[name].examples]
+    trained = setup.open_checkpoint(workdir, checkpoint.choose_step(workdir, args.step))
+    splits = setup.splits_for(trained, args.data, crops=args.crops)
+    keys = tuple(args.keys or [f"{modality}/embedding" for modality in trained.modalities])
+    known = read_manifest(args.data or trained.meta["config"]["data"]["directory"]).splits
+    unknown = [name for name in args.splits if name not in known or not known[name].examples]
     if unknown:
         raise ValueError(
             f"--splits: {unknown} hold no examples; choose from {[n for n in known if known[n].examples]}."
         )
-    table = export.collect(setup.predictor(trained, keys), splits, keys=keys, names=_SPLITS.value)
+    table = export.collect(setup.predictor(trained, keys), splits, keys=keys, names=args.splits)
     paths = export.write(
-        _OUTPUT.value or workdir / "export",
+        args.output or workdir / "export",
         table,
         targets=splits.targets,
         input_spec=trained.spec.to_json(),
         checkpoint=trees.digest(trained.params),
         step=trained.step,
         config=trained.meta["config"],
-        crops=_CROPS.value,
+        crops=args.crops,
     )
     runtime.say(f"{len(table['subject'])} embeddings {list(keys)}: {paths[0]}, {paths[1]}")
     return 0

@@ -25,31 +25,32 @@ from ecgjax.data.cohorts.synthetic import SyntheticCohort
 from ecgjax.data.cohorts.synthetic.ceiling import attainable
 from ecgjax.data.manifest import Manifest
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="Preparation config: FILE or FILE:ARG.", lock_config=True
-)
-_DIRECTORY = flags.DEFINE_string("directory", None, "Data directory to write.")
-_WORKERS = flags.DEFINE_integer("workers", None, "Processes; default: one a core.")
-_KEY_FILE = flags.DEFINE_string(
-    "key_file", None, "Secret for hashing identifiers; default: made in DATA/private."
-)
-_WITHDRAWN = flags.DEFINE_string("withdrawn", None, "File of subject identifiers to leave out, one a line.")
-
 _SECTIONS = ("cohort", "ecg", "cmr", "examples_per_shard", "attainable")
 
 
-def run() -> int:
+def define() -> None:
+    """Declares the flags of this job."""
+    config_flags.DEFINE_config_file(
+        "config", help_string="Preparation config: FILE or FILE:ARG.", lock_config=True
+    )
+    flags.DEFINE_string("directory", None, "Data directory to write.")
+    flags.DEFINE_integer("workers", None, "Processes; default: one a core.")
+    flags.DEFINE_string("key_file", None, "Secret for hashing identifiers; default: made in DATA/private.")
+    flags.DEFINE_string("withdrawn", None, "File of subject identifiers to leave out, one a line.")
+
+
+def run(args: flags.FlagValues) -> int:
     """Prepares; returns the exit code."""
-    if _CONFIG.value is None or _DIRECTORY.value is None:
+    if args.config is None or args.directory is None:
         raise ValueError(
             "prepare needs --config=FILE and --directory=DIR; see `python -m ecgjax prepare --help`."
         )
     prepare(
-        _CONFIG.value,
-        epath.Path(_DIRECTORY.value),
-        workers=_WORKERS.value or os.cpu_count() or 1,
-        key_file=_KEY_FILE.value,
-        withdrawn=read_identifiers_file(_WITHDRAWN.value) if _WITHDRAWN.value else (),
+        args.config,
+        epath.Path(args.directory),
+        workers=args.workers or os.cpu_count() or 1,
+        key_file=args.key_file,
+        withdrawn=read_identifiers_file(args.withdrawn) if args.withdrawn else (),
     )
     return 0
 

@@ -15,26 +15,29 @@ from ecgjax.core import runtime
 from ecgjax.core.files import write_text
 from ecgjax.reports import report
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="Report config: FILE or FILE:ARG.", lock_config=True
-)
-_ROOT = flags.DEFINE_string("root", ".", "Directory that the paths in the config are relative to.")
-_OUTPUT = flags.DEFINE_string("output", None, "HTML file to write; default: ROOT/report.html.")
-_DATA = flags.DEFINE_string("data", None, "Data directory whose first test examples to show.")
-_MARKDOWN = flags.DEFINE_string("markdown", None, "Also write the tables as Markdown to this file.")
+
+def define() -> None:
+    """Declares the flags of this job."""
+    config_flags.DEFINE_config_file(
+        "config", help_string="Report config: FILE or FILE:ARG.", lock_config=True
+    )
+    flags.DEFINE_string("root", ".", "Directory that the paths in the config are relative to.")
+    flags.DEFINE_string("output", None, "HTML file to write; default: ROOT/report.html.")
+    flags.DEFINE_string("data", None, "Data directory whose first test examples to show.")
+    flags.DEFINE_string("markdown", None, "Also write the tables as Markdown to this file.")
 
 
-def run() -> int:
+def run(args: flags.FlagValues) -> int:
     """Reports; returns the exit code."""
-    if _CONFIG.value is None:
+    if args.config is None:
         raise ValueError("report needs --config=FILE; see `python -m ecgjax report --help`.")
-    root = epath.Path(_ROOT.value)
-    gallery = report.read_gallery(_DATA.value) if _DATA.value else None
-    built = report.build(configs.plain(_CONFIG.value), root=root, gallery=gallery)
-    output = epath.Path(_OUTPUT.value or root / "report.html")
+    root = epath.Path(args.root)
+    gallery = report.read_gallery(args.data) if args.data else None
+    built = report.build(configs.plain(args.config), root=root, gallery=gallery)
+    output = epath.Path(args.output or root / "report.html")
     built.write(output)
-    if _MARKDOWN.value:
-        write_text(_MARKDOWN.value, built.markdown)
+    if args.markdown:
+        write_text(args.markdown, built.markdown)
     print(built.text)
     runtime.say(f"report: {output}")
     return 0

@@ -13,7 +13,9 @@ from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.core.interfaces import Batch, Objective, Tree
 from ecgjax.core.spec import InputSpec
-from ecgjax.data.manifest import Manifest
+from ecgjax.data.manifest import Manifest, read_manifest
+from ecgjax.evaluators.base import Splits
+from ecgjax.evaluators.splits import open_splits
 from ecgjax.objectives import OBJECTIVES
 from ecgjax.train import checkpoint
 
@@ -87,6 +89,30 @@ def open_checkpoint(workdir: epath.PathLike, step: int, mesh: Mesh | None = None
     ]
     params, extra = checkpoint.read_params(workdir, step, *sharded)
     return Trained(objective, params, extra, step, meta)
+
+
+def splits_for(trained: Trained, data: str | None = None, *, crops: int = 4) -> Splits:
+    """The evaluation data of a checkpoint, refused where they were conditioned otherwise than its training data."""
+    config = trained.meta["config"]
+    directory = data or config["data"]["directory"]
+    check_spec(trained.spec, read_manifest(directory).input_spec, trained.modalities, directory)
+    return open_splits(
+        directory,
+        batch_size=max(config["data"]["batch_size"], 256),
+        crop=config["data"]["crop"],
+        crops=crops if "ecg" in trained.modalities else 1,
+        modalities=trained.modalities,
+    )
+
+
+def check_spec(trained: InputSpec, found: InputSpec, modalities: tuple[str, ...], directory) -> None:
+    """Raises where data meet a checkpoint that was trained on another kind of input."""
+    lines = [line for modality in modalities for line in trained.differences(found, modality)]
+    if lines:
+        raise ValueError(
+            f"{directory} was conditioned otherwise than what the checkpoint was trained on; checkpoint against "
+            f"data: {'; '.join(lines)}. Prepare the data with the checkpoint's InputSpec."
+        )
 
 
 def predictor(

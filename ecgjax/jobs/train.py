@@ -41,19 +41,22 @@ INTERRUPTED = 75
 _HARMLESS = ("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache")
 """Sections that may change on resume: they do not change what is trained."""
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="Training config: FILE or FILE:ARG.", lock_config=True
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run; local or gs://.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check and print what would be trained, then stop.")
+
+def define() -> None:
+    """Declares the flags of this job."""
+    config_flags.DEFINE_config_file(
+        "config", help_string="Training config: FILE or FILE:ARG.", lock_config=True
+    )
+    flags.DEFINE_string("workdir", None, "Directory of this run; local or gs://.")
+    flags.DEFINE_bool("dry_run", False, "Check and print what would be trained, then stop.")
 
 
-def run() -> int:
+def run(args: flags.FlagValues) -> int:
     """Trains; returns the exit code."""
-    if _CONFIG.value is None or _WORKDIR.value is None:
+    if args.config is None or args.workdir is None:
         raise ValueError("train needs --config=FILE and --workdir=DIR; see `python -m ecgjax train --help`.")
-    runtime.start(compile_cache=epath.Path(_WORKDIR.value) / "compile_cache")
-    return train(_CONFIG.value, epath.Path(_WORKDIR.value), dry_run=_DRY_RUN.value)
+    runtime.start(compile_cache=epath.Path(args.workdir) / "compile_cache")
+    return train(args.config, epath.Path(args.workdir), dry_run=args.dry_run)
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bool = False) -> int:
