@@ -48,7 +48,7 @@ def run(args: flags.FlagValues) -> int:
     if args.workdir is None:
         raise ValueError("evaluate needs --workdir=DIR; see `python -m ecgjax evaluate --help`.")
     workdir = epath.Path(args.workdir)
-    runtime.start(compile_cache=workdir / "compile_cache")
+    runtime.start(compile_cache=workdir / "compile_cache" if workdir.exists() else None)
     failed = 0
     for step in _steps(workdir, args):
         failed += evaluate(

@@ -15,6 +15,7 @@ from ecgjax.core import runtime, trees
 from ecgjax.core.interfaces import Tree, abstract
 from ecgjax.train.state import TrainState
 
+_COMMITTED = "commit_success.txt"
 _TREES = ("params", "extra", "opt_state")
 
 
@@ -32,10 +33,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 2, preserve: Sequence[int] = (0,)):
-        if keep < 2:
-            raise ValueError(
-                f"config.checkpoint.keep is {keep}; at least 2, or an evaluator may lose the one it reads."
-            )
+        check_keep(keep)
         self._directory = epath.Path(workdir) / "checkpoints"
         self._directory.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
@@ -109,12 +107,26 @@ class Checkpoints:
         self._manager.reload()
 
 
+def check_keep(keep: int) -> None:
+    """Raises where so few checkpoints would be kept that a reader may lose its own."""
+    if keep < 2:
+        raise ValueError(
+            f"config.checkpoint.keep is {keep}; at least 2, or an evaluator may lose the one it reads."
+        )
+
+
 def steps(workdir: epath.PathLike) -> list[int]:
-    """Finished checkpoints of a workdir, ascending; temporary directories do not count."""
+    """Finished checkpoints of a workdir, ascending.
+
+    Orbax writes its marker last: a directory under a temporary name, or (on a bucket, which knows no renaming) one
+    without the marker, does not count.
+    """
     directory = epath.Path(workdir) / "checkpoints"
     if not directory.exists():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+    return sorted(
+        int(path.name) for path in directory.iterdir() if path.name.isdigit() and (path / _COMMITTED).exists()
+    )
 
 
 def choose_step(workdir: epath.PathLike, step: int | None = None) -> int:
