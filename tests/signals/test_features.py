@@ -90,7 +90,7 @@ def test_beats_at_different_levels_still_average_their_noise():
     levels = np.repeat(rng.normal(0, 1, 26), 500)[250:12750]
     signal = (levels + 0.05 * rng.standard_normal(12500))[None]
     beat = features.median_beat(signal, peaks, RATE)
-    # The median of 24 beats has 1.25 / sqrt(24) of the noise; without a common level it would be that of one beat.
+    # The median of 24 beats has 1.25 / sqrt(24) of the noise; at different levels it would be one beat's.
     assert beat.std() < 1.5 * 0.05 * 1.25 / np.sqrt(24)
 
 
