@@ -44,6 +44,7 @@ _HARMLESS = ("log_every", "validate_every", "save_every", "mesh", "checkpoint", 
 
 def define() -> None:
     """Declares the flags of this job."""
+    runtime.define_compile_cache()
     config_flags.DEFINE_config_file(
         "config", help_string="Training config: FILE or FILE:ARG.", lock_config=True
     )
@@ -57,7 +58,8 @@ def run(args: flags.FlagValues) -> int:
         raise ValueError("train needs --config=FILE and --workdir=DIR; see `python -m ecgjax train --help`.")
     workdir = epath.Path(args.workdir)
     # Before the first compilation: later it would stay unused.
-    runtime.start(compile_cache=None if args.dry_run else workdir / "compile_cache")
+    own = None if args.dry_run else workdir / "compile_cache"
+    runtime.start(compile_cache=args.compile_cache or own)
     return train(args.config, workdir, dry_run=args.dry_run)
 
 
