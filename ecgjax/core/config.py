@@ -86,11 +86,9 @@ def plain(tree: Any) -> Any:
     return tree
 
 
-def check_sections(
-    config: Mapping[str, Any] | ConfigDict, expected: Sequence[str], path: str = "config"
-) -> None:
+def check_sections(config: Any, expected: Sequence[str], path: str = "config") -> None:
     """The level `path` holds exactly what a job reads there: what is not read must not be there."""
-    if not isinstance(config, Mapping | ConfigDict):
+    if not hasattr(config, "keys"):
         raise ValueError(f"{path}: expected the keys {', '.join(expected)}, got {config!r}.")
     for key in config:
         if key not in expected:

@@ -32,6 +32,8 @@ def run(args: flags.FlagValues) -> int:
     if args.config is None:
         raise ValueError("report needs --config=FILE; see `python -m ecgjax report --help`.")
     root = epath.Path(args.root)
+    if not root.is_dir():
+        raise ValueError(f"--root={root} is no directory; name the one that holds the runs.")
     gallery = report.read_gallery(args.data) if args.data else None
     built = report.build(configs.plain(args.config), root=root, gallery=gallery)
     output = epath.Path(args.output or root / "report.html")

@@ -126,7 +126,9 @@ def predictor(
     @jax.jit
     def predict(params, extra, batch):
         out = trained.objective.predict(params, extra, batch)
-        return out if keys is None else {key: out[key] for key in keys if key in out}
+        if absent := [key for key in keys or () if key not in out]:
+            raise ValueError(f"the checkpoint predicts {sorted(out)}, not {absent}; choose among the former.")
+        return out if keys is None else {key: out[key] for key in keys}
 
     def call(batch: Batch) -> dict[str, np.ndarray]:
         inputs = {name: batch[name] for name in (*trained.modalities,) if name in batch}

@@ -177,16 +177,11 @@ def _check_step(
 
 
 def _train_iterator(config: Mapping[str, Any]):
-    data = config["data"]
-    return pipeline.train_batches(
-        data["directory"],
-        batch_size=data["batch_size"],
+    return configs.call(
+        pipeline.train_batches,
+        config["data"],
+        "config.data",
         seed=config["seed"],
-        crop=data["crop"],
-        modalities=data["modalities"],
-        pairing=data["pairing"],
-        cache=data["cache"],
-        workers=data["workers"],
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
     )

@@ -57,13 +57,22 @@ def tiny_data(tmp_path_factory) -> epath.Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def make_masked_config(tiny_data):
+    """Makes the config of a masked run of eight steps with a transformer of width 16."""
+
+    def make():
+        config = mae_ecg.get_config("demo")
+        config.steps, config.log_every, config.validate_every, config.save_every = 8, 1, 4, 4
+        config.data.update({"directory": str(tiny_data), "batch_size": 16, "crop": 100})
+        config.objective.encoder.update({"width": 16, "depth": 1, "heads": 2})
+        config.objective.decoder.update({"width": 16, "depth": 1, "heads": 2})
+        config.optimizer.schedule.warmup_steps = 2
+        return config
+
+    return make
+
+
 @pytest.fixture
-def masked_config(tiny_data):
-    """A masked run of eight steps with a transformer of width 16."""
-    config = mae_ecg.get_config("demo")
-    config.steps, config.log_every, config.validate_every, config.save_every = 8, 1, 4, 4
-    config.data.update({"directory": str(tiny_data), "batch_size": 16, "crop": 100})
-    config.objective.encoder.update({"width": 16, "depth": 1, "heads": 2})
-    config.objective.decoder.update({"width": 16, "depth": 1, "heads": 2})
-    config.optimizer.schedule.warmup_steps = 2
-    return config
+def masked_config(make_masked_config):
+    return make_masked_config()

@@ -19,10 +19,9 @@ NAMES = list(SECTIONS)
 @pytest.fixture(scope="module", autouse=True)
 def _quick_compilation():
     """What is compared here holds for any compiled program: a quick one will do."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,161 @@
+"""Workdirs, data and checkpoints that do not belong together."""
+
+import json
+
+import pytest
+from etils import epath
+
+from ecgjax.core.files import read_json, write_json
+from ecgjax.core.spec import InputSpec
+from ecgjax.jobs import evaluate as evaluate_job
+from ecgjax.jobs import export as export_job
+from ecgjax.jobs import setup
+from ecgjax.jobs import train as train_job
+
+
+class Flags:
+    """Parsed flags, as a job receives them."""
+
+    def __init__(self, **values):
+        self.__dict__ |= values
+
+
+def evaluation(workdir, **values):
+    standard = {"data": None, "steps": ["last"], "follow": False, "timeout": 20, "evaluator": None}
+    standard |= {"evaluator_setting": [], "crops": 1, "compile_cache": None}
+    return Flags(workdir=str(workdir), **(standard | values))
+
+
+@pytest.fixture(scope="module")
+def trained(make_masked_config, tmp_path_factory):
+    """A masked run of eight steps; read only."""
+    workdir = epath.Path(tmp_path_factory.mktemp("trained") / "run")
+    assert train_job.train(make_masked_config(), workdir) == 0
+    return workdir
+
+
+def test_the_workdir_holds_what_evaluation_needs(trained):
+    for name in (
+        "config.json",
+        "input_spec.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "TRAINED",
+    ):
+        assert (trained / name).exists(), name
+    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["0", "4", "8"]
+
+
+def test_resuming_with_another_config_lists_the_keys_that_differ(trained, make_masked_config):
+    config = make_masked_config()
+    config.seed, config.objective.mask_ratio = 1, 0.75
+    message = r"belongs to another config:\n  config\.objective\.mask_ratio: 0\.5 -> 0\.75\n  config\.seed: 0 -> 1\n"
+    with pytest.raises(ValueError, match=message):
+        train_job.train(config, trained)
+
+
+def test_rhythm_and_evaluators_may_change_on_resume(trained, make_masked_config, capsys):
+    config = make_masked_config()
+    config.save_every, config.checkpoint.keep, config.data.cache = 2, 3, False
+    assert train_job.train(config, trained) == 0
+    said = capsys.readouterr().err
+    assert "resuming with config.save_every: 4 -> 2" in said
+    assert "is trained already" in said
+
+
+def test_resuming_on_other_data_is_refused(trained, make_masked_config, monkeypatch):
+    manifest = read_json(trained / "manifest.json")
+    before = (trained / "manifest.json").read_text()
+    write_json(trained / "manifest.json", {**manifest, "fingerprint": "0" * 64})
+    try:
+        with pytest.raises(ValueError, match="was trained on data of fingerprint 000000000000"):
+            train_job.train(make_masked_config(), trained)
+    finally:
+        (trained / "manifest.json").write_text(before)
+
+
+def test_a_foreign_directory_is_no_workdir(make_masked_config, tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match=r"is not empty and holds no config\.json \(thesis\.tex\)"):
+        train_job.train(make_masked_config(), epath.Path(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_that_never_saved_may_change_its_config(make_masked_config, tmp_path):
+    workdir = epath.Path(tmp_path)
+    write_json(workdir / "config.json", {"seed": 5})
+    config = make_masked_config()
+    config.steps, config.optimizer.schedule.warmup_steps = 1, 0
+    assert train_job.train(config, workdir) == 0
+    assert read_json(workdir / "config.json")["steps"] == 1
+
+
+def test_an_empty_workdir_cannot_be_evaluated_or_exported(tmp_path):
+    with pytest.raises(ValueError, match="holds no checkpoint; it is empty, foreign"):
+        evaluate_job.run(evaluation(tmp_path))
+    with pytest.raises(ValueError, match="holds no checkpoint; it is empty, foreign"):
+        export_job.run(Flags(workdir=str(tmp_path), step=None, compile_cache=None))
+
+
+def test_data_conditioned_otherwise_are_refused_with_the_field(trained, tiny_data, tmp_path):
+    other = json.loads((tiny_data / "manifest.json").read_text())
+    other["input_spec"]["ecg"]["conditioning"]["clip_sigma"] = 4.0
+    (tmp_path / "manifest.json").write_text(json.dumps(other))
+    message = r"conditioned otherwise.*ecg\.conditioning: .*'clip_sigma': None.* against .*'clip_sigma': 4\.0"
+    with pytest.raises(ValueError, match=message):
+        evaluate_job.run(evaluation(trained, data=str(tmp_path)))
+    with pytest.raises(ValueError, match=message):
+        flags = {
+            "step": None,
+            "crops": 1,
+            "keys": None,
+            "splits": ["test"],
+            "output": None,
+            "compile_cache": None,
+        }
+        export_job.run(Flags(workdir=str(trained), data=str(tmp_path), **flags))
+
+
+def test_a_modality_that_the_checkpoint_never_saw_does_not_matter(trained, tiny_data):
+    spec = setup.open_checkpoint(trained, 8).spec
+    other = InputSpec(ecg=spec.ecg, cmr=None)
+    setup.check_spec(spec, other, ("ecg",), tiny_data)
+    with pytest.raises(ValueError, match="cmr: "):
+        setup.check_spec(spec, other, ("ecg", "cmr"), tiny_data)
+
+
+def test_following_ends_at_the_marker_and_takes_every_checkpoint(trained):
+    assert list(evaluate_job._steps(trained, evaluation(trained, follow=True))) == [0, 4, 8]
+
+
+def test_following_a_run_that_never_ends_gives_up(tmp_path):
+    with pytest.raises(ValueError, match=r"no new checkpoint for 0 s and no TRAINED marker.*--timeout"):
+        list(evaluate_job._steps(epath.Path(tmp_path), evaluation(tmp_path, follow=True, timeout=0)))
+
+
+def test_steps_are_numbers_last_or_all(trained):
+    assert list(evaluate_job._steps(trained, evaluation(trained, steps=["0", "last"]))) == [0, 8]
+    assert list(evaluate_job._steps(trained, evaluation(trained, steps=["all"]))) == [0, 4, 8]
+    with pytest.raises(ValueError, match="expected numbers, `last` or `all`, got 'frist'"):
+        list(evaluate_job._steps(trained, evaluation(trained, steps=["frist"])))
+
+
+def test_one_failing_evaluator_does_not_stop_the_others(trained, capsys):
+    names, settings = ["retrieval", "reconstruction"], {}
+    assert evaluate_job.evaluate(trained, 8, evaluators=names, settings=settings, crops=1) == 1
+    assert "retrieval: FAILED: the checkpoint predicts" in capsys.readouterr().err
+    assert (trained / "results" / "reconstruction" / "8.json").exists()
+    assert evaluate_job.evaluate(trained, 8, evaluators=["reconstruction"], crops=1) == 0
+    assert "has results already" in capsys.readouterr().err
+
+
+def test_a_misspelt_setting_of_an_evaluator_is_refused():
+    assert evaluate_job._settings(["inputs=('mean',)", "draws=5"], ["linear_probe"]) == {
+        "inputs": ("mean",),
+        "draws": 5,
+    }
+    with pytest.raises(ValueError, match="needs exactly one --evaluator"):
+        evaluate_job._settings(["draws=5"], None)
+    with pytest.raises(ValueError, match="expected KEY=VALUE, got 'draws'"):
+        evaluate_job._settings(["draws"], ["linear_probe"])
