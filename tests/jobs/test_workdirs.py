@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from absl import flags
 from etils import epath
 
+from ecgjax.core import runtime
 from ecgjax.core.files import read_json, write_json
 from ecgjax.core.spec import InputSpec
 from ecgjax.jobs import evaluate as evaluate_job
@@ -13,17 +15,25 @@ from ecgjax.jobs import setup
 from ecgjax.jobs import train as train_job
 
 
-class Flags:
-    """Parsed flags, as a job receives them."""
+def parsed(**values) -> flags.FlagValues:
+    """Flags as a job receives them."""
+    given = flags.FlagValues()
+    for name, value in values.items():
+        flags.DEFINE(flags.ArgumentParser(), name, None, "", flag_values=given)
+        given[name].value = value
+    given.mark_as_parsed()
+    return given
 
-    def __init__(self, **values):
-        self.__dict__ |= values
+
+@pytest.fixture(autouse=True)
+def _no_process_wide_settings(monkeypatch):
+    monkeypatch.setattr(runtime, "start", lambda **_: None)
 
 
 def evaluation(workdir, **values):
     standard = {"data": None, "steps": ["last"], "follow": False, "timeout": 20, "evaluator": None}
     standard |= {"evaluator_setting": [], "crops": 1, "compile_cache": None}
-    return Flags(workdir=str(workdir), **(standard | values))
+    return parsed(workdir=str(workdir), **(standard | values))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +105,7 @@ def test_an_empty_workdir_cannot_be_evaluated_or_exported(tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint; it is empty, foreign"):
         evaluate_job.run(evaluation(tmp_path))
     with pytest.raises(ValueError, match="holds no checkpoint; it is empty, foreign"):
-        export_job.run(Flags(workdir=str(tmp_path), step=None, compile_cache=None))
+        export_job.run(parsed(workdir=str(tmp_path), step=None, compile_cache=None))
 
 
 def test_data_conditioned_otherwise_are_refused_with_the_field(trained, tiny_data, tmp_path):
@@ -105,16 +115,16 @@ def test_data_conditioned_otherwise_are_refused_with_the_field(trained, tiny_dat
     message = r"conditioned otherwise.*ecg\.conditioning: .*'clip_sigma': None.* against .*'clip_sigma': 4\.0"
     with pytest.raises(ValueError, match=message):
         evaluate_job.run(evaluation(trained, data=str(tmp_path)))
+    settings = {
+        "step": None,
+        "crops": 1,
+        "keys": None,
+        "splits": ["test"],
+        "output": None,
+        "compile_cache": None,
+    }
     with pytest.raises(ValueError, match=message):
-        flags = {
-            "step": None,
-            "crops": 1,
-            "keys": None,
-            "splits": ["test"],
-            "output": None,
-            "compile_cache": None,
-        }
-        export_job.run(Flags(workdir=str(trained), data=str(tmp_path), **flags))
+        export_job.run(parsed(workdir=str(trained), data=str(tmp_path), **settings))
 
 
 def test_a_modality_that_the_checkpoint_never_saw_does_not_matter(trained, tiny_data):
