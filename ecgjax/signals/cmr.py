@@ -93,8 +93,7 @@ def _axis_weights(
     else:
         centre = start + ratio / 2 - 0.5
         inside = (start > -ratio / 2) & (start + ratio / 2 < size)
-        centre = np.clip(
-            centre, 0, size - 1
-        )  # Half a pixel beyond the outermost centres repeats their value.
+        # Half a pixel beyond the outermost centres repeats their value.
+        centre = np.clip(centre, 0, size - 1)
         weights = np.clip(1 - np.abs(centre[:, None] - np.arange(size)), 0, None) * inside[:, None]
     return np.where(weights < 1e-9, 0.0, weights)

@@ -57,6 +57,12 @@ def test_flat_and_straight_leads_are_their_own_baseline(signal):
     assert np.isfinite(ecg.condition(signal, normalise="lead").signal).all()
 
 
+@pytest.mark.parametrize("length", [100, 500, 2500])
+def test_a_silent_recording_does_not_make_the_system_singular(length):
+    silent = np.zeros((12, length))
+    np.testing.assert_array_equal(ecg.asymmetric_baseline(silent, lam=1e7, p=0.3, iterations=5), silent)
+
+
 def test_equivalent_lambda_keeps_the_cutoff_at_another_rate(signal):
     assert ecg.equivalent_lambda(1e7, from_hz=500, to_hz=100) == pytest.approx(1.6e4)
     fine = ecg.resample(signal, 100, 500)

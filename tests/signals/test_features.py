@@ -77,11 +77,21 @@ def test_qrs_duration_grows_with_the_qrs():
     assert np.all(np.diff(got) > 0.015)
 
 
-def test_qt_follows_the_t_wave():
-    early = features.hand_features(heart(frontal(50) + CHEST), RATE)["qt_s"]
-    at = heart(frontal(50) + CHEST, t_gains=np.zeros(12))
-    late = at + 0.25 * np.roll(heart(frontal(50) + CHEST, t_gains=np.zeros(12), width_s=0.12), 150, axis=1)
-    assert features.hand_features(late, RATE)["qt_s"] > early
+def test_qt_runs_from_qrs_onset_to_where_t_is_down_to_15_percent():
+    # Onset 0.04 s before R; a Gaussian of sigma 0.04 s at 0.3 s falls to 0.15 after 1.95 sigma.
+    got = features.hand_features(heart(frontal(50) + CHEST), RATE)
+    assert got["qt_s"] == pytest.approx(0.04 + 0.3 + 1.95 * 0.04, abs=0.02)
+    assert got["qtc_s"] == pytest.approx(got["qt_s"] / np.sqrt(0.8), rel=0.01)
+
+
+def test_beats_at_different_levels_still_average_their_noise():
+    rng = np.random.default_rng(0)
+    peaks = np.arange(500, 12500, 500)
+    levels = np.repeat(rng.normal(0, 1, 26), 500)[250:12750]
+    signal = (levels + 0.05 * rng.standard_normal(12500))[None]
+    beat = features.median_beat(signal, peaks, RATE)
+    # The median of 24 beats has 1.25 / sqrt(24) of the noise; at different levels it would be one beat's.
+    assert beat.std() < 1.5 * 0.05 * 1.25 / np.sqrt(24)
 
 
 def cases():
