@@ -71,7 +71,7 @@ def _ptbxl() -> ConfigDict:
             "cohort": {
                 "name": "ptbxl",
                 "directory": config_dict.placeholder(str),
-                "rate_hz": 100.0,
+                "rate_hz": 100,
                 "labels": "superdiagnostic",
             },
             "ecg": _ecg(rate_hz=100.0, length=1000, baseline_lambda=_LAMBDA_100HZ, clip_sigma=None),
@@ -84,7 +84,7 @@ def _ptbxl() -> ConfigDict:
 
 def _ptbxl500() -> ConfigDict:
     config = _ptbxl()
-    config.cohort.rate_hz = 500.0
+    config.cohort.rate_hz = 500
     config.ecg = _ecg(rate_hz=500.0, length=5000, baseline_lambda=_LAMBDA_500HZ, clip_sigma=4.0)
     return config
 

@@ -31,7 +31,7 @@ def _synthetic(seeds: int) -> ConfigDict:
         {"name": "attainable", "file": "data/attainable.json", "reference": True},
         _row("CMR input", "supervised_cmr", seeds, source="cmr/embedding"),
         _row("supervised ECG", "supervised_ecg", seeds),
-        _row("hand features", "mdm", 1, source="hand_features"),
+        _row("hand features", "mdm", 1, source="hand_features", evaluator="baselines"),
         _row("random init", "mdm", seeds, step=0),
         _row("MDM", "mdm", seeds),
         _row("MMCL from scratch", "mmcl_scratch", seeds),
@@ -74,9 +74,9 @@ def _synthetic(seeds: int) -> ConfigDict:
 
 def _ptbxl(seeds: int) -> ConfigDict:
     rows = (
-        _row("mean", "mdm", 1, source="mean"),
-        _row("heart rate + spectrum", "mdm", 1, source="spectral_features"),
-        _row("hand features", "mdm", 1, source="hand_features"),
+        _row("mean", "mdm", 1, source="mean", evaluator="baselines"),
+        _row("heart rate + spectrum", "mdm", 1, source="spectral_features", evaluator="baselines"),
+        _row("hand features", "mdm", 1, source="hand_features", evaluator="baselines"),
         _row("random init", "mdm", seeds, step=0),
         _row("MDM", "mdm", seeds),
     )

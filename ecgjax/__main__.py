@@ -72,10 +72,15 @@ def _help(verb: str, job) -> str:
     rows = [
         f"  --{flag.name}: {flag.help}"
         + (f" (default: {flag.default})" if flag.default not in (None, "") else "")
-        for flag in flags.FLAGS.get_key_flags_for_module(job.__name__)
+        for flag in _flags_of(job)
     ]
     wrapped = [textwrap.fill(row, 100, subsequent_indent="      ") for row in rows]
     return "\n".join([f"ecgjax {verb}: {VERBS[verb]}", "", job.__doc__.strip(), "", *wrapped])
+
+
+def _flags_of(job) -> list[flags.Flag]:
+    shared = flags.FLAGS.get_key_flags_for_module("ecgjax.core.runtime")
+    return [*flags.FLAGS.get_key_flags_for_module(job.__name__), *shared]
 
 
 if __name__ == "__main__":

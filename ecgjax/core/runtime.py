@@ -4,8 +4,18 @@ import logging
 import sys
 
 import jax
+from absl import flags
 from absl import logging as absl_logging
 from etils import epath
+
+
+def define_compile_cache() -> None:
+    """Declares the flag that jobs which compile have in common."""
+    flags.DEFINE_string(
+        "compile_cache",
+        None,
+        "Directory of compiled programs, to share between runs; default: in the workdir.",
+    )
 
 
 def is_lead() -> bool:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from ecgjax.evaluators.linear_probe import LinearProbe
+from ecgjax.evaluators.linear_probe import Baselines, LinearProbe
 from ecgjax.evaluators.reconstruction import Reconstruction
 from ecgjax.evaluators.retrieval import Retrieval
 
 EVALUATORS: Mapping[str, Callable] = {
+    "baselines": Baselines,
     "linear_probe": LinearProbe,
     "reconstruction": Reconstruction,
     "retrieval": Retrieval,

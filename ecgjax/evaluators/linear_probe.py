@@ -154,6 +154,23 @@ class LinearProbe:
             arrays[f"{name}|{target.name}|prediction"] = prediction
 
 
+@dataclasses.dataclass(frozen=True)
+class Baselines(LinearProbe):
+    """The same probe on inputs that need no checkpoint: once a data set, whatever was trained on it."""
+
+    inputs: tuple[str, ...] = BASELINES
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.keys:
+            raise ValueError(f"inputs {self.keys} need a checkpoint; choose from {', '.join(BASELINES)}.")
+
+    @property
+    def name(self) -> str:
+        """As of the probe, under a name of its own."""
+        return super().name.replace("linear_probe", "baselines", 1)
+
+
 def baseline_features(
     name: str, signals_mv: Float[np.ndarray, "n l t"], *, rate_hz: float
 ) -> Float[np.ndarray, "n d"]:

@@ -31,6 +31,7 @@ _POLL_S = 2.0
 
 def define() -> None:
     """Declares the flags of this job."""
+    runtime.define_compile_cache()
     flags.DEFINE_string("workdir", None, "Directory of the run to evaluate.")
     flags.DEFINE_string("data", None, "Data directory; default: the one the run was trained on.")
     flags.DEFINE_list("steps", ["last"], "Steps to evaluate: numbers, `last`, or `all`.")
@@ -48,7 +49,7 @@ def run(args: flags.FlagValues) -> int:
     if args.workdir is None:
         raise ValueError("evaluate needs --workdir=DIR; see `python -m ecgjax evaluate --help`.")
     workdir = epath.Path(args.workdir)
-    runtime.start(compile_cache=workdir / "compile_cache")
+    runtime.start(compile_cache=args.compile_cache or workdir / "compile_cache")
     failed = 0
     for step in _steps(workdir, args):
         failed += evaluate(

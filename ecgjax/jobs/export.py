@@ -18,6 +18,7 @@ from ecgjax.train import checkpoint
 
 def define() -> None:
     """Declares the flags of this job."""
+    runtime.define_compile_cache()
     flags.DEFINE_string("workdir", None, "Directory of the run.")
     flags.DEFINE_string("output", None, "Directory to write; default: WORKDIR/export.")
     flags.DEFINE_string("data", None, "Data directory; default: the one the run was trained on.")
@@ -32,7 +33,7 @@ def run(args: flags.FlagValues) -> int:
     if args.workdir is None:
         raise ValueError("export needs --workdir=DIR; see `python -m ecgjax export --help`.")
     workdir = epath.Path(args.workdir)
-    runtime.start(compile_cache=workdir / "compile_cache")
+    runtime.start(compile_cache=args.compile_cache or workdir / "compile_cache")
     trained = setup.open_checkpoint(workdir, checkpoint.choose_step(workdir, args.step))
     splits = setup.splits_for(trained, args.data, crops=args.crops)
     keys = tuple(args.keys or [f"{modality}/embedding" for modality in trained.modalities])

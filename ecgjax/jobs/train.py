@@ -44,6 +44,7 @@ _HARMLESS = ("log_every", "validate_every", "save_every", "mesh", "checkpoint", 
 
 def define() -> None:
     """Declares the flags of this job."""
+    runtime.define_compile_cache()
     config_flags.DEFINE_config_file(
         "config", help_string="Training config: FILE or FILE:ARG.", lock_config=True
     )
@@ -55,7 +56,7 @@ def run(args: flags.FlagValues) -> int:
     """Trains; returns the exit code."""
     if args.config is None or args.workdir is None:
         raise ValueError("train needs --config=FILE and --workdir=DIR; see `python -m ecgjax train --help`.")
-    runtime.start(compile_cache=epath.Path(args.workdir) / "compile_cache")
+    runtime.start(compile_cache=args.compile_cache or epath.Path(args.workdir) / "compile_cache")
     return train(args.config, epath.Path(args.workdir), dry_run=args.dry_run)
 
 

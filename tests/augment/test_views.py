@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,27 @@ from ecgjax.augment.views import ECG_PRESETS, IMAGE_PRESETS, EcgStrength, ImageS
 
 ECG = jax.random.normal(jax.random.key(1), (6, 3, 50))
 IMAGE = jax.random.uniform(jax.random.key(1), (6, 16, 16, 3))
-CASES = [(view_ecg, ECG, name) for name in ECG_PRESETS] + [
-    (view_image, IMAGE, name) for name in IMAGE_PRESETS
-]
+CASES = [(view_ecg, ECG, name) for name in ("none", "weak", "masked")]
+CASES += [(view_image, IMAGE, name) for name in IMAGE_PRESETS]
+
+
+@functools.cache
+def compiled(view, options):
+    return jax.jit(lambda key, x: view(key, x, **dict(options)))
 
 
 def apply(view, x, seed=0, **options):
-    return jax.jit(lambda key, x: view(key, x, **options))(jax.random.key(seed), x)
+    return compiled(view, tuple(options.items()))(jax.random.key(seed), x)
+
+
+def test_ecg_presets_are_the_published_ones():
+    published = {"light": (0.1, 0.075, 0.05), "medium": (0.25, 0.3, 0.1), "default": (0.25, 0.5, 0.1)}
+    published |= {"heavy": (0.4, 0.65, 0.125), "masked": (0.25, 0.5, 0.1), "finetune": (0.2, 0.5, 0.075)}
+    for name, (jitter, rescale, phase) in published.items():
+        probability = 0.5 if name in ("masked", "finetune") else 1.0
+        want = EcgStrength(jitter=jitter, rescale=rescale, phase=phase, phase_probability=probability)
+        assert ECG_PRESETS[name] == want
+    assert ECG_PRESETS.keys() == {"none", "weak"} | published.keys()
 
 
 @pytest.mark.parametrize(("view", "x", "preset"), CASES)
@@ -54,7 +69,7 @@ def test_rate_leaves_the_rest_untouched(view, x):
 
 def test_silence_stays_silent():
     silent = jnp.zeros_like(ECG)
-    np.testing.assert_allclose(apply(view_ecg, silent, preset="heavy"), 0, atol=1e-6)
+    np.testing.assert_allclose(apply(view_ecg, silent, preset="masked"), 0, atol=1e-6)
 
 
 def test_strengths_may_be_given_outright():

@@ -10,7 +10,7 @@ from heart_world import TARGETS, World, separable, unrelated
 import ecgjax.signals
 from ecgjax.data.cohorts.base import Target
 from ecgjax.evaluators.base import Examples, Splits
-from ecgjax.evaluators.linear_probe import LinearProbe
+from ecgjax.evaluators.linear_probe import Baselines, LinearProbe
 from ecgjax.metrics.classification import auroc
 from ecgjax.metrics.regression import r2
 
@@ -136,3 +136,10 @@ def test_a_probe_of_realistic_size_takes_seconds():
     print(f"{seconds:.2f} s")
     assert all(row.value > (0.4 if row.metric == "r2" else 0.75) for row in results.rows)
     assert seconds < 20
+
+
+def test_baselines_ask_no_checkpoint():
+    assert Baselines().keys == ()
+    assert Baselines(max_labels=300).name == "baselines-300_labels"
+    with pytest.raises(ValueError, match="need a checkpoint"):
+        Baselines(inputs=("ecg/embedding",))
