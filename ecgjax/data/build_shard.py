@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -219,5 +220,6 @@ def _progress_bar(total: int, progress: bool, title: str) -> Iterator[Callable[[
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=title, unit="item", smoothing=0.1) as bar:
+    interval = 0.2 if sys.stderr.isatty() else 10.0  # A log file keeps every line.
+    with tqdm(total=total, desc=title, unit="item", smoothing=0.1, mininterval=interval) as bar:
         yield bar.update

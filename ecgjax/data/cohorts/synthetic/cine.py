@@ -232,8 +232,8 @@ def _surroundings(x: np.ndarray, y: np.ndarray, scan: Scan) -> np.ndarray:
     texture = sum(waves)
     image = LUNG + np.float32(0.035) * np.maximum(texture, 0)
     dome = -(34 + scan.liver_mm) + scan.liver_tilt * x - 0.0035 * (x + 12) ** 2
-    liver = _share(dome - y, 3) * _unit((scan.stomach_mm - x - 0.4 * y) / 10)
-    stomach = _share(dome - 5 - 0.006 * (x - 44) ** 2 - y, 4) * scan.stomach_signal
+    liver = _share(dome - y, 3.0) * _unit((scan.stomach_mm - x - 0.4 * y) / 10)
+    stomach = _share(dome - 5 - 0.006 * (x - 44) ** 2 - y, 4.0) * scan.stomach_signal
     _over(image, stomach.astype(np.float32), np.float32(0.30) + np.float32(0.05) * texture)
     _over(image, liver.astype(np.float32), (scan.liver_signal * (1 + 0.05 * texture)).astype(np.float32))
     out = (
@@ -242,7 +242,7 @@ def _surroundings(x: np.ndarray, y: np.ndarray, scan: Scan) -> np.ndarray:
         - np.float32(scan.chest_mm)
     )
     for start, signal in ((-3.0, FAT * 0.75), (1.0, MUSCLE), (11.0, FAT), (11.0 + scan.fat_mm, AIR)):
-        _over(image, _share(out - np.float32(start), 2), np.float32(signal))
+        _over(image, _share(out - np.float32(start), 2.0), np.float32(signal))
     return image
 
 
