@@ -103,7 +103,7 @@ class SyntheticCohort:
         """Generates one pair. Raises ValueError where the item is none of this cohort's."""
         split, index = item.split, self._index(item)
         heart = self.heart(split, index)
-        e = self._parameters(heart, split, index)
+        e = self.ecg_parameters(split, index)
         signal = waveform(e[0], self._rng(split, index, WAVEFORM), rate_hz=self.rate_hz, seconds=self.seconds)
         signal, rate = self._damaged(signal, split, index), self.rate_hz
         other = self.partner(split, index)
@@ -123,7 +123,8 @@ class SyntheticCohort:
 
     def ecg_parameters(self, split: Split, index: int) -> Float[np.ndarray, "1 m"]:
         """The noise-free ECG parameters of one subject, columns `PARAMETERS`."""
-        return self._parameters(self.heart(split, index), split, index)
+        heart = self.heart(split, index)
+        return draw_ecg_parameters(heart, self._rng(split, index, ECG_PARAMETERS), strength=self.strength)
 
     def partner(self, split: Split, index: int) -> int:
         """Whose cine goes with the ECG of subject `index`: its own, or another's where pairs are permuted."""
@@ -142,9 +143,6 @@ class SyntheticCohort:
                 f"{item.split} subjects); take items from its own items()."
             )
         return int(index)
-
-    def _parameters(self, heart: Heart, split: Split, index: int) -> Float[np.ndarray, "1 m"]:
-        return draw_ecg_parameters(heart, self._rng(split, index, ECG_PARAMETERS), strength=self.strength)
 
     def _key(self, split: Split, index: int, stream: int) -> tuple[int, ...]:
         return (self.seed, SPLIT_KEY[split], index, stream)
