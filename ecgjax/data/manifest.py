@@ -169,7 +169,7 @@ def read_manifest(directory: epath.PathLike) -> Manifest:
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{path} is not JSON ({error}): it was cut short or edited. Run `ecgjax prepare` again with the "
+            f"{path}: no JSON ({error}); it was cut short or edited. Run `ecgjax prepare` again with the "
             "same config: it keeps intact shards and writes the manifest anew."
         ) from error
     except ValueError as error:
