@@ -41,7 +41,9 @@ def _demo() -> ConfigDict:
     )
     config.optimizer.schedule.update({"learning_rate": 2e-3, "warmup_steps": 60})
     config.init_from.rules = ((r"^ecg/encoder/", "ecg/encoder/"),)
-    config.evaluators = common.evaluators(("retrieval",))
+    config.evaluators = ConfigDict(
+        {"linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS), "retrieval": {}}
+    )
     return config
 
 
@@ -82,5 +84,5 @@ def _paper() -> ConfigDict:
         }
     )
     config.init_from.rules = ((r"^ecg/encoder/", "ecg/encoder/"),)
-    config.evaluators = common.evaluators(("retrieval",))
+    config.evaluators = ConfigDict({"linear_probe": common.probe("ecg/embedding"), "retrieval": {}})
     return config

@@ -34,13 +34,19 @@ def _demo() -> ConfigDict:
         }
     )
     config.optimizer.schedule.update({"learning_rate": 3e-3, "warmup_steps": 60})
-    config.evaluators = common.evaluators(("reconstruction",))
+    config.evaluators = ConfigDict(
+        {
+            "linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS),
+            "reconstruction": {"examples": 6},
+        }
+    )
     return config
 
 
 def _ptbxl() -> ConfigDict:
     config = _demo()
     config.data.batch_size = 32
+    config.evaluators.linear_probe.max_labels = None
     return config
 
 
@@ -62,5 +68,7 @@ def _paper() -> ConfigDict:
     )
     config.optimizer.update({"weight_decay": 0.15, "clip_norm": None})
     config.optimizer.schedule.update({"learning_rate": 1e-5 * 128 / 4, "warmup_steps": 40 * epoch})
-    config.evaluators = common.evaluators(("reconstruction",))
+    config.evaluators = ConfigDict(
+        {"linear_probe": common.probe("ecg/embedding"), "reconstruction": {"examples": 6}}
+    )
     return config

@@ -22,6 +22,6 @@ def get_config(arg: str = "ecg") -> ConfigDict:
         {"name": "supervised", "modality": arg, "encoder": encoders[arg], "views": "weak"}
     )
     config.optimizer.schedule.update({"learning_rate": 2e-3, "warmup_steps": 40})
-    config.evaluators = common.evaluators(())
-    config.evaluators.linear_probe.inputs = (f"{arg}/embedding",)
+    labels = common.DEMO_LABELS  # Of the probe; training itself uses the labels of every subject.
+    config.evaluators = ConfigDict({"linear_probe": common.probe(f"{arg}/embedding", max_labels=labels)})
     return config
