@@ -157,7 +157,7 @@ def draw(
         frames = np.stack([np.moveaxis(row["cmr"].astype(np.float32), -1, 0) for row in rows])
         paths.append(output / f"cmr-{split}.png")
         _save(
-            cine_figure(frames, row_names=[f"{split} {i}" for i in range(examples)], frame_names=spec.frames),
+            cine_figure(frames, row_names=names, frame_names=spec.frames),
             paths[-1],
         )
     return paths
