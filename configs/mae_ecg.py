@@ -22,7 +22,7 @@ def get_config(arg: str = "demo") -> ConfigDict:
 
 def _demo() -> ConfigDict:
     config = common.training()
-    config.steps = 600
+    config.steps = 1000
     config.data.update({"batch_size": 64, "crop": 250})
     config.objective = ConfigDict(
         {
@@ -33,7 +33,7 @@ def _demo() -> ConfigDict:
             "views": "weak",
         }
     )
-    config.optimizer.schedule.update({"learning_rate": 3e-3, "warmup_steps": 60})
+    config.optimizer.schedule.update({"learning_rate": 3e-3, "warmup_steps": 100})
     config.evaluators = ConfigDict(
         {
             "linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS),
@@ -63,7 +63,7 @@ def _paper() -> ConfigDict:
             "decoder": {"width": 256, "depth": 2, "heads": 8, "dtype": "bfloat16"},
             "mask_ratio": 0.8,
             "ncc_weight": 0.1,
-            "views": "default",
+            "views": "masked",
         }
     )
     config.optimizer.update({"weight_decay": 0.15, "clip_norm": None})
