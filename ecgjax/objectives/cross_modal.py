@@ -28,8 +28,8 @@ class CrossModal:
     """InfoNCE between the projections of both towers.
 
     `balance` weights the direction CMR -> ECG against ECG -> CMR (the published run used 0.75). The views of
-    both modalities are drawn independently, by augmentation preset; with 1 - `view_rate` an input stays as it is. Pairs of one subject, such as repeat visits,
-    are not each other's negatives.
+    both modalities are drawn independently, by augmentation preset; with 1 - `view_rate` an input stays as it is.
+    Pairs of one subject, such as repeat visits, are not each other's negatives.
     """
 
     spec: InputSpec
