@@ -1,9 +1,11 @@
 """`python -m ecgjax <verb>`: hands over to the job of that name."""
 
 import importlib
+import re
 import sys
 import textwrap
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
@@ -35,22 +37,50 @@ def main() -> None:
     try:
         flags.FLAGS(arguments)
         status = app.run(lambda _: job.run(flags.FLAGS), argv=arguments[:1])
-    except (ValueError, KeyError, AttributeError, TypeError, OSError, flags.Error) as error:
-        if not _ours(error):
+    except KeyboardInterrupt:
+        sys.exit(f"ecgjax {verb}: interrupted.")
+    except Exception as error:
+        if not _for_the_user(error):
             raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.exit(f"ecgjax {verb}: {message}")
+        sys.exit(f"ecgjax {verb}: {_message(error, arguments)}")
     sys.exit(status)
 
 
-def _ours(error: BaseException) -> bool:
-    """Whether the message was written for the user: raised in this package or by the reading of flags."""
-    if isinstance(error, flags.Error):
+def _for_the_user(error: BaseException) -> bool:
+    """Whether the message alone says what to mend; anything else is a bug and keeps its traceback.
+
+    That is a ValueError raised in this package, also from within a jax trace; a file that cannot be read or
+    written; and whatever the reading of flags and configs has to say.
+    """
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
+    if {"ml_collections", "absl"} & set(raised_in.parts):
         return True
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    ours = Path(__file__).resolve().parent
-    config_reading = {"config_flags.py", "config_dict.py", "config_path.py"}
-    return ours in raised_in.resolve().parents or raised_in.name in config_reading
+    if isinstance(error, OSError):
+        return error.strerror is not None
+    return isinstance(error, ValueError) and Path(__file__).resolve().parent in raised_in.parents
+
+
+def _message(error: BaseException, arguments: Sequence[str]) -> str:
+    """What is wrong, in the words of a command line."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
+    if "failure to load" in text:
+        given = [x.partition("=")[2] for x in arguments if x.startswith("--config=")]
+        return f"--config={given[-1] if given else ''}: no such file; give FILE or FILE:ARG."
+    if "Error whilst parsing config file" in text:  # ml_collections puts a whole traceback into the message.
+        return text.splitlines()[-1].partition(": ")[2]
+    if match := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
+        return f"{_argument(arguments, match[2])}: no such key. Did you mean {match[1]!r}?"
+    if isinstance(error, AttributeError | KeyError):  # A bare key, as ml_collections raises it.
+        key = text.strip("'\"")
+        return (
+            f"{_argument(arguments, key)}: no such key in the config file; add it there to change a default."
+        )
+    return text
+
+
+def _argument(arguments: Sequence[str], key: str) -> str:
+    names = [x.partition("=")[0] for x in arguments]
+    return next((x for x in names if key in x.lstrip("-").split(".")), key)
 
 
 def _overview() -> str:

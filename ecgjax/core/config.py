@@ -44,6 +44,12 @@ def build(table: Mapping[str, Callable], section: Mapping[str, Any], path: str, 
     return bound()
 
 
+def call(function: Callable, section: Mapping[str, Any], path: str, **given: Any) -> Any:
+    """As `build` for a section that needs no name, since only one function can be meant."""
+    name = path.rpartition(".")[2]
+    return build({name: function}, {"name": name, **section}, path, **given)
+
+
 def require(bound: functools.partial, path: str, *, open_arguments: Sequence[str] = ()) -> None:
     """Raises where a required argument is neither in the section nor supplied by the program."""
     for key, parameter in _parameters(bound.func).items():
@@ -80,14 +86,18 @@ def plain(tree: Any) -> Any:
     return tree
 
 
-def check_sections(config: Mapping[str, Any], expected: Sequence[str], path: str = "config") -> None:
-    """The top level holds exactly the sections that a job reads: what is not read must not be there."""
+def check_sections(
+    config: Mapping[str, Any] | ConfigDict, expected: Sequence[str], path: str = "config"
+) -> None:
+    """The level `path` holds exactly what a job reads there: what is not read must not be there."""
+    if not isinstance(config, Mapping | ConfigDict):
+        raise ValueError(f"{path}: expected the keys {', '.join(expected)}, got {config!r}.")
     for key in config:
         if key not in expected:
-            raise ValueError(f"{path}.{key}: no such section.{_near(key, expected)}")
+            raise ValueError(f"{path}.{key}: no such key.{_near(key, expected)}")
     for key in expected:
         if key not in config:
-            raise ValueError(f"{path}.{key}: missing section; see configs/common.py for its fields.")
+            raise ValueError(f"{path}.{key}: missing; the configs in configs/ show what belongs there.")
 
 
 def check_set(config: Mapping[str, Any], *paths: str) -> None:

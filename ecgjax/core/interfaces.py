@@ -1,7 +1,7 @@
 """The types at which models, data, objectives and the trainer meet."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ class Aux(NamedTuple):
     extra: Tree
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is trained: pure functions over pure dicts, so that one step serves every objective."""
 

@@ -49,7 +49,8 @@ def run(args: flags.FlagValues) -> int:
     if args.workdir is None:
         raise ValueError("evaluate needs --workdir=DIR; see `python -m ecgjax evaluate --help`.")
     workdir = epath.Path(args.workdir)
-    runtime.start(compile_cache=args.compile_cache or workdir / "compile_cache")
+    own = workdir / "compile_cache" if workdir.exists() else None
+    runtime.start(compile_cache=args.compile_cache or own)
     failed = 0
     for step in _steps(workdir, args):
         failed += evaluate(

@@ -33,7 +33,8 @@ def run(args: flags.FlagValues) -> int:
     if args.workdir is None:
         raise ValueError("export needs --workdir=DIR; see `python -m ecgjax export --help`.")
     workdir = epath.Path(args.workdir)
-    runtime.start(compile_cache=args.compile_cache or workdir / "compile_cache")
+    own = workdir / "compile_cache" if workdir.exists() else None
+    runtime.start(compile_cache=args.compile_cache or own)
     trained = setup.open_checkpoint(workdir, checkpoint.choose_step(workdir, args.step))
     splits = setup.splits_for(trained, args.data, crops=args.crops)
     keys = tuple(args.keys or [f"{modality}/embedding" for modality in trained.modalities])

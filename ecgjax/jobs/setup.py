@@ -35,6 +35,9 @@ SECTIONS = (
 )
 """What a training config holds at its top level."""
 
+DATA_FIELDS = ("directory", "batch_size", "crop", "modalities", "pairing", "cache", "workers")
+"""What its section `data` holds."""
+
 
 def make_objective(section: Mapping[str, Any], *, spec: InputSpec, crop: int, labels) -> Objective:
     """Builds an objective; model shapes follow from the InputSpec and the crop."""

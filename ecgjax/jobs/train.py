@@ -56,17 +56,22 @@ def run(args: flags.FlagValues) -> int:
     """Trains; returns the exit code."""
     if args.config is None or args.workdir is None:
         raise ValueError("train needs --config=FILE and --workdir=DIR; see `python -m ecgjax train --help`.")
-    runtime.start(compile_cache=args.compile_cache or epath.Path(args.workdir) / "compile_cache")
-    return train(args.config, epath.Path(args.workdir), dry_run=args.dry_run)
+    workdir = epath.Path(args.workdir)
+    # Before the first compilation: later it would stay unused.
+    own = None if args.dry_run else workdir / "compile_cache"
+    runtime.start(compile_cache=args.compile_cache or own)
+    return train(args.config, workdir, dry_run=args.dry_run)
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bool = False) -> int:
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
     configs.check_sections(config, setup.SECTIONS)
     config = configs.plain(config)
+    configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
+    configs.check_sections(config["init_from"], ("workdir", "step", "rules"), "config.init_from")
     configs.check_set(config, "data.directory", "steps")
     manifest = manifests.read_manifest(config["data"]["directory"])
-    mesh = meshes.make_mesh(**config["mesh"])
+    mesh = configs.call(meshes.make_mesh, config["mesh"], "config.mesh")
     meshes.check_batch_size(config["data"]["batch_size"], mesh)
     objective = setup.make_objective(
         config["objective"],
@@ -75,31 +80,41 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         labels=setup.label_columns(manifest),
     )
     tx, schedule = optim.build(config["optimizer"], steps=config["steps"])
-    rhythm = loop.Rhythm(**{k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")})
+    rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}
+    rhythm = configs.call(loop.Rhythm, rhythm_fields, "config")
+    section = {"name": "orbax", **config["checkpoint"]}
+    open_checkpoints = configs.bind({"orbax": Checkpoints}, section, "config.checkpoint", workdir=workdir)
+    checkpoint.check_keep(open_checkpoints.keywords["keep"])
     iterator = _train_iterator(config)
     validation = _validation_batches(config, manifest, mesh)
+    abstract = states.abstract_state(objective, tx, mesh)
+    train_step, eval_step = step.compile_steps(objective, tx, mesh)
+    _check_step(config, manifest, abstract, train_step)
+    fresh = not checkpoint.steps(workdir)
+    source = _source(config["init_from"], manifest.input_spec, abstract, mesh) if fresh else None
     if dry_run:
-        _describe(config, manifest.input_spec, states.abstract_state(objective, tx, mesh), mesh)
+        _describe(config, manifest.input_spec, abstract, mesh)
         return 0
 
     _open_workdir(workdir, config, manifest)
     if (workdir / "TRAINED").exists():
         runtime.say(f"{workdir} is trained already.")
         return 0
-    checkpoints = Checkpoints(workdir, **config["checkpoint"])
-    abstract = states.abstract_state(objective, tx, mesh)
+    checkpoints = open_checkpoints()
     restored = checkpoints.restore_latest(abstract, iterator)
     if restored is not None:
         state = restored.state
         runtime.say(f"{workdir}: resumed at step {int(state.step)}.")
     else:
         state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"))
-        state = _initialise(state, config["init_from"], manifest.input_spec, workdir)
+        if source is None:  # Every checkpoint was damaged.
+            source = _source(config["init_from"], manifest.input_spec, abstract, mesh)
+        if source is not None:
+            state = _initialise(state, source, config["init_from"], workdir)
     runtime.say(
         f"{workdir}: {config['objective']['name']}, {trees.count(state.params):,} parameters, "
         f"{manifest.split('train').examples} training examples, {runtime.devices()}."
     )
-    train_step, eval_step = step.compile_steps(objective, tx, mesh)
     key = rng.stream(config["seed"], "step")
     meta = {
         "config": config,
@@ -133,6 +148,32 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     if runtime.is_lead():
         write_json(workdir / "TRAINED", {"step": int(state.step), "params": trees.digest(state.params)})
     return 0
+
+
+def _check_step(
+    config: Mapping[str, Any], manifest: manifests.Manifest, state: states.TrainState, train_step
+) -> None:
+    """Traces one step on shapes alone, so that what only the loss can know is said before any work."""
+    wanted = config["data"]["modalities"]
+    missing = [m for m in ("ecg", "cmr") if m in state.params and m not in wanted]
+    if missing:
+        raise ValueError(
+            f"config.data.modalities is {wanted}, but objective {config['objective']['name']} reads {missing} as well."
+        )
+    size, spec = config["data"]["batch_size"], manifest.input_spec
+    batch = {
+        "label": jax.ShapeDtypeStruct((size, len(manifest.targets)), "float32"),
+        "subject": jax.ShapeDtypeStruct((size, 2), "uint32"),
+        "index": jax.ShapeDtypeStruct((size,), "int32"),
+        "mask": jax.ShapeDtypeStruct((size,), "bool"),
+    }
+    if "ecg" in wanted:
+        shape = (size, len(spec.ecg.leads), config["data"]["crop"])
+        batch["ecg"] = jax.ShapeDtypeStruct(shape, "float32")
+    if "cmr" in wanted:
+        shape = (size, spec.cmr.height, spec.cmr.width, len(spec.cmr.frames))
+        batch["cmr"] = jax.ShapeDtypeStruct(shape, "float32")
+    train_step.eval_shape(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def _train_iterator(config: Mapping[str, Any]):
@@ -182,11 +223,11 @@ def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest,
 def _open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manifests.Manifest) -> None:
     """Creates the workdir, or checks that it belongs to this config and data."""
     saved = workdir / "config.json"
-    if not saved.exists():
+    if not saved.exists() or not checkpoint.steps(workdir):  # Nothing saved, nothing to protect.
         strangers = (
             sorted(p.name for p in workdir.iterdir() if p.name != "compile_cache") if workdir.exists() else []
         )
-        if strangers:
+        if strangers and not saved.exists():
             raise ValueError(
                 f"{workdir} is not empty and holds no config.json ({', '.join(strangers[:5])}); it is not a workdir "
                 f"of ecgjax: choose another directory."
@@ -215,19 +256,27 @@ def _open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: mani
         )
 
 
-def _initialise(state, section: Mapping[str, Any], spec: InputSpec, workdir: epath.Path):
-    """Copies weights of another run by path rules; the account of every leaf is printed and kept."""
+def _source(
+    section: Mapping[str, Any], spec: InputSpec, state: states.TrainState, mesh: Mesh
+) -> setup.Trained | None:
+    """The checkpoint to start from, tried on the shapes of `state`; None where the config names none."""
     if not section["workdir"]:
-        return state
+        return None
     source_dir = epath.Path(section["workdir"])
-    source = setup.open_checkpoint(source_dir, checkpoint.choose_step(source_dir, section["step"]))
+    source = setup.open_checkpoint(source_dir, checkpoint.choose_step(source_dir, section["step"]), mesh)
     if "ecg" in source.params and (lines := spec.differences(source.spec, "ecg")):
         raise ValueError(
             f"config.init_from.workdir {source_dir} was trained on other ECG input: {'; '.join(lines)}."
         )
+    transfer(state.params, source.params, rules=[tuple(rule) for rule in section["rules"]])
+    return source
+
+
+def _initialise(state, source: setup.Trained, section: Mapping[str, Any], workdir: epath.Path):
+    """Copies weights of another run by path rules; the account of every leaf is printed and kept."""
     params, account = transfer(state.params, source.params, rules=[tuple(rule) for rule in section["rules"]])
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
-    text = f"initialised from {source_dir} step {source.step}: {account}"
+    text = f"initialised from {section['workdir']} step {source.step}: {account}"
     runtime.say(text)
     if runtime.is_lead():
         write_text(workdir / "init_from.txt", text + "\n" + "\n".join(account.copied) + "\n")

@@ -37,6 +37,7 @@ def encoder_factory(
             f"{path} needs {modality.upper()}, which the data set lacks; prepare one that has it."
         )
     if modality == "ecg":
+        check_crop(section, crop, path)
         given = {"leads": len(spec.ecg.leads), "length": crop}
     else:
         given = {"channels": len(spec.cmr.frames)}
@@ -48,4 +49,23 @@ def encoder_factory(
             f"{path}.name: {section['name']} does not read {modality.upper()}; it takes no {missing[0]}."
         )
     configs.require(bound, path, open_arguments=("rngs",))
-    return lambda rngs: bound(rngs=rngs)
+
+    def make(rngs: nnx.Rngs) -> nnx.Module:
+        try:
+            return bound(rngs=rngs)
+        except ValueError as error:  # Models know the rule that was broken, not where the value came from.
+            raise ValueError(f"{path}: {error}") from None
+
+    return make
+
+
+def check_crop(section: Mapping[str, Any], crop: int, path: str) -> None:
+    """Raises where the ECG crop does not split into whole patches."""
+    patch = section.get("patch")
+    if isinstance(patch, int) and patch > 0 and crop % patch:
+        below, above = crop // patch * patch, -(-crop // patch) * patch
+        choices = f"{below} or {above}" if below else f"{above}"
+        raise ValueError(
+            f"config.data.crop is {crop}, no multiple of {path}.patch = {patch}; take a crop of {choices}, or "
+            f"another patch."
+        )

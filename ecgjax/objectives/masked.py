@@ -18,7 +18,7 @@ from ecgjax.core.spec import InputSpec
 from ecgjax.losses.reconstruction import reconstruction_loss
 from ecgjax.models.mae import MaeDecoder, kept_tokens, random_masking
 from ecgjax.models.vit import patch_columns, patch_rows, patchify, unpatchify
-from ecgjax.objectives.encoders import encoder_factory, with_variant
+from ecgjax.objectives.encoders import check_crop, encoder_factory, with_variant
 
 _PREDICTION_MASK_SEED = 0
 """Evaluation hides the same patches at every checkpoint, so that reconstructions compare."""
@@ -134,6 +134,7 @@ class Masked:
                 raise ValueError(
                     f"config.objective.encoder.{field}: expected int, got {section.get(field)!r}."
                 )
+        check_crop(section, self.crop, "config.objective.encoder")
         if section["pooling"] not in ("cls", "mean_of_normed"):
             raise ValueError(
                 f"config.objective.encoder.pooling: {section['pooling']!r} has no final norm for the decoder to "

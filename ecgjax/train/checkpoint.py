@@ -15,6 +15,7 @@ from ecgjax.core import runtime, trees
 from ecgjax.core.interfaces import Tree, abstract
 from ecgjax.train.state import TrainState
 
+_COMMITTED = "commit_success.txt"
 _TREES = ("params", "extra", "opt_state")
 
 
@@ -32,10 +33,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 2, preserve: Sequence[int] = (0,)):
-        if keep < 2:
-            raise ValueError(
-                f"config.checkpoint.keep is {keep}; at least 2, or an evaluator may lose the one it reads."
-            )
+        check_keep(keep)
         self._directory = epath.Path(workdir) / "checkpoints"
         self._directory.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
@@ -62,14 +60,20 @@ class Checkpoints:
     def restore_latest(self, state: TrainState, iterator: grain.DatasetIterator) -> Restored | None:
         """Restores the newest readable checkpoint into the shapes and shardings of `state`, and the iterator.
 
-        A checkpoint that cannot be read is moved to `damaged/`, said aloud, and the one before is taken.
+        A checkpoint that cannot be read is moved to `damaged/`, said aloud, and the one before is taken; one that
+        is whole but belongs to another model is an error.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
+                if not (self._directory / str(step) / _COMMITTED).exists():
+                    raise ValueError(f"{_COMMITTED} is missing: the save did not finish")
                 return self._restore(step, state, iterator)
             except (ValueError, KeyError, OSError) as error:
-                if _shapes_differ(error):
-                    raise
+                if lines := _misfits(self._directory / str(step), state):
+                    raise ValueError(
+                        f"checkpoint {step} of {self._directory.parent} is of another model: {'; '.join(lines[:5])}. "
+                        f"Resume with the config and the ecgjax that wrote it, or choose another --workdir."
+                    ) from None
                 self._set_aside(step, error)
         return None
 
@@ -109,12 +113,26 @@ class Checkpoints:
         self._manager.reload()
 
 
+def check_keep(keep: int) -> None:
+    """Raises where so few checkpoints would be kept that a reader may lose its own."""
+    if keep < 2:
+        raise ValueError(
+            f"config.checkpoint.keep is {keep}; at least 2, or an evaluator may lose the one it reads."
+        )
+
+
 def steps(workdir: epath.PathLike) -> list[int]:
-    """Finished checkpoints of a workdir, ascending; temporary directories do not count."""
+    """Finished checkpoints of a workdir, ascending.
+
+    Orbax writes its marker last: a directory under a temporary name, or (on a bucket, which knows no renaming) one
+    without the marker, does not count.
+    """
     directory = epath.Path(workdir) / "checkpoints"
     if not directory.exists():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+    return sorted(
+        int(path.name) for path in directory.iterdir() if path.name.isdigit() and (path / _COMMITTED).exists()
+    )
 
 
 def choose_step(workdir: epath.PathLike, step: int | None = None) -> int:
@@ -169,8 +187,22 @@ def _path(workdir: epath.PathLike) -> epath.Path:
     return epath.Path(workdir) / "checkpoints"
 
 
-def _shapes_differ(error: Exception) -> bool:
-    return "shape" in str(error).lower() and "mismatch" in str(error).lower()
+def _misfits(directory: epath.Path, state: TrainState) -> list[str]:
+    """Leaves that a checkpoint has in another shape, or not at all, or too many; none where it cannot say."""
+    lines = []
+    for name in _TREES:
+        try:
+            stored = ocp.StandardCheckpointer().metadata(directory / name).item_metadata.tree
+            found = {path: tuple(leaf.shape) for path, leaf in trees.flatten(stored).items()}
+        except (ValueError, KeyError, OSError, AttributeError):  # Damaged: the restore has said so.
+            continue
+        wanted = {path: tuple(leaf.shape) for path, leaf in trees.flatten(getattr(state, name)).items()}
+        lines += [
+            f"{name}/{path} is {found.get(path, 'absent')}, needed {wanted.get(path, 'not at all')}"
+            for path in sorted(found.keys() | wanted.keys())
+            if found.get(path) != wanted.get(path)
+        ]
+    return lines
 
 
 def _first_line(error: Exception) -> str:

@@ -86,7 +86,8 @@ def fit(
             meter.restart()
         while step < rhythm.steps and interrupt.received is None:
             with meter.waiting():
-                batch = meshes.to_global(next(iterator), mesh)
+                local = next(iterator)
+            batch = meshes.to_global(local, mesh)
             state, metrics = train_step(state, batch, key)
             step += 1
             meter.flush()

@@ -9,7 +9,6 @@ from heart_world import World, separable, unrelated
 from ecgjax.evaluators import EVALUATORS
 from ecgjax.evaluators.base import Results, results_path
 
-
 # Baselines ask no checkpoint: test_linear_probe has them.
 ASKING = [name for name in EVALUATORS if name != "baselines"]
 

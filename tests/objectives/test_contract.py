@@ -1,0 +1,139 @@
+"""What every registered objective must satisfy."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+from tiny_objectives import SECTIONS, batch, initial, objective
+
+from ecgjax.core import mesh as meshes
+from ecgjax.core import trees
+from ecgjax.objectives import OBJECTIVES
+
+KEY = jax.random.key(7)
+NAMES = list(SECTIONS)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Loss, gradients and moved statistics on one device, by objective."""
+    return {name: gradients(name, batch()) for name in NAMES}
+
+
+@functools.cache
+def compiled(name, mesh=None):
+    """The gradient of one training loss, over a mesh or on one device."""
+
+    def loss(params, extra, inputs, key):
+        return objective(name).loss(params, extra, inputs, key, train=True)
+
+    grad = jax.value_and_grad(loss, has_aux=True)
+    if mesh is None:
+        return jax.jit(grad)
+    params, extra = initial(name)
+    shard, whole = meshes.shardings({"params": params, "extra": extra}, mesh), meshes.replicated(mesh)
+    arguments = (shard["params"], shard["extra"], meshes.batch_sharding(mesh), whole)
+    return jax.jit(grad, in_shardings=arguments, out_shardings=((whole, whole), shard["params"]))
+
+
+def gradients(name, inputs, *, key=KEY, mesh=None):
+    (value, aux), grads = compiled(name, mesh)(*initial(name), inputs, key)
+    return jax.device_get({"loss": value, "metrics": aux.metrics, "extra": aux.extra, "grads": grads})
+
+
+@functools.cache
+def evaluation(name, key):
+    """Loss and statistics of evaluation."""
+    return jax.jit(functools.partial(objective(name).loss, train=False))(
+        *initial(name), batch(), jax.random.key(key)
+    )
+
+
+def test_every_registered_objective_is_tested():
+    assert {section["name"] for section in SECTIONS.values()} == set(OBJECTIVES)
+
+
+@pytest.mark.parametrize("shape", [{"data": 8}, {"data": 4, "fsdp": 2}], ids=["data 8", "data 4 fsdp 2"])
+@pytest.mark.parametrize("name", NAMES)
+def test_eight_devices_compute_what_one_does(name, shape, one_device):
+    mesh = meshes.make_mesh(**shape)
+    many = gradients(name, batch(), mesh=mesh)
+    one = one_device[name]
+    # float32 through a network: sums over the batch are merely taken in another order.
+    for path, want in trees.flatten(one).items():
+        got = trees.flatten(many)[path]
+        scale = max(np.abs(want).max(), 1e-2)
+        np.testing.assert_allclose(got / scale, want / scale, atol=1e-4, err_msg=path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_reach_every_parameter(name, one_device):
+    # What a pooling leaves aside: a class token that nobody reads still feeds the others by attention.
+    dead = [path for path, leaf in trees.flatten(one_device[name]["grads"]).items() if not np.any(leaf)]
+    # The key bias of attention cancels in the softmax, up to rounding; anything else must move.
+    assert not [path for path in dead if "bias" not in path], dead
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_single_batch_is_overfitted(name):
+    tx = optax.adam(3e-3)
+    update = jax.jit(lambda grads, opt, params: tx.update(grads, opt, params))
+    params, extra = initial(name)
+    opt, losses = tx.init(params), []
+    for _ in range(60):
+        (value, aux), grads = compiled(name)(params, extra, batch(), KEY)
+        updates, opt = update(grads, opt, params)
+        params, extra = optax.apply_updates(params, updates), objective(name).after_update(params, aux.extra)
+        losses.append(float(value))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_key_decides_the_training_loss_and_nothing_else_does(name, one_device):
+    assert trees.digest(gradients(name, batch())) == trees.digest(one_device[name])
+    assert gradients(name, batch(), key=jax.random.key(8))["loss"] != one_device[name]["loss"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_moves_no_statistics_and_depends_on_the_key_for_the_mask_only(name):
+    _, extra = initial(name)
+    (value, aux), (other, _) = evaluation(name, 0), evaluation(name, 1)
+    assert trees.digest(aux.extra) == trees.digest(extra)
+    assert (float(value) == float(other)) != name.startswith("masked")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_batch_norm_has_statistics_and_training_moves_them(name, one_device):
+    _, extra = initial(name)
+    has_batch_norm = any(
+        part.get("norm") == "batch" for part in SECTIONS[name].values() if isinstance(part, dict)
+    )
+    assert bool(jax.tree.leaves(extra)) == has_batch_norm
+    assert (trees.digest(one_device[name]["extra"]) != trees.digest(extra)) == has_batch_norm
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_are_scalars(name, one_device):
+    for metric, value in one_device[name]["metrics"].items():
+        assert np.shape(value) == (), metric
+        assert np.isfinite(value), metric
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions_of_a_row_do_not_depend_on_its_neighbours(name):
+    predict = jax.jit(objective(name).predict)
+    whole = predict(*initial(name), batch(16))
+    part = predict(*initial(name), {k: v[:4] for k, v in batch(16).items()})
+    # Which patches are hidden depends on the place in the batch; nothing else does.
+    keys = [k for k in whole if not k.startswith("reconstruction")]
+    assert keys
+    for key in keys:
+        np.testing.assert_allclose(whole[key][:4], part[key], atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_after_update_keeps_the_structure_of_extra(name):
+    params, extra = initial(name)
+    assert jax.tree.structure(objective(name).after_update(params, extra)) == jax.tree.structure(extra)

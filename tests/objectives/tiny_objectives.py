@@ -1,0 +1,80 @@
+"""The smallest instance of every registered objective, and a batch for all of them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
+from ecgjax.objectives import OBJECTIVES
+
+SPEC = InputSpec(
+    EcgSpec(("I", "II", "V1"), 100.0, 40, "mV", {}),
+    CmrSpec(("ES", "mid", "ED"), 8, 8, 4.0, "0 to 1", {}),
+)
+LABELS = (
+    {"name": "lvef", "kind": "regression", "mean": 60.0, "std": 10.0},
+    {"name": "lbbb", "kind": "binary", "mean": None, "std": None},
+)
+VIT = {"name": "vit", "width": 16, "depth": 1, "heads": 2, "patch": 10}
+RESNET = {"name": "resnet", "block": "basic", "depths": (1, 1), "widths": (8, 16), "stem": "small_stride2"}
+TOWERS = {"name": "cross_modal", "ecg": VIT, "hidden": 16, "projection": 8, "temperature": 0.2}
+# Compiling the published augmentations takes most of the time; they have tests of their own.
+TOWERS |= {"ecg_views": "weak", "cmr_views": "weak"}
+
+SECTIONS = {
+    "masked": {
+        "name": "masked",
+        "encoder": {**VIT, "pooling": "mean_of_normed"},
+        "decoder": {"width": 16, "depth": 1, "heads": 2},
+        "mask_ratio": 0.5,
+        "views": "weak",
+    },
+    "masked cls learnable": {
+        "name": "masked",
+        "encoder": {**VIT, "pooling": "cls", "positions": "learnable"},
+        "decoder": {"width": 16, "depth": 1, "heads": 2},
+        "scope": "masked",
+        "views": "weak",
+    },
+    "cross_modal group": {**TOWERS, "cmr": {**RESNET, "norm": "group"}},
+    "cross_modal batch": {**TOWERS, "cmr": {**RESNET, "norm": "batch"}},
+    "supervised ecg": {"name": "supervised", "modality": "ecg", "encoder": {**VIT, "pooling": "attention"}},
+    "supervised cmr": {"name": "supervised", "modality": "cmr", "encoder": {**RESNET, "norm": "batch"}},
+}
+
+
+@functools.cache
+def objective(name):
+    fields = dict(SECTIONS[name])
+    make = OBJECTIVES[fields.pop("name")]
+    if make is OBJECTIVES["supervised"]:
+        fields["labels"] = LABELS
+    return make(spec=SPEC, crop=40, **fields)
+
+
+@functools.cache
+def initial(name):
+    return jax.jit(objective(name).init)(jax.random.key(1))
+
+
+def batch(size=16, seed=0):
+    """Pairs that share one number, so that every objective has something to learn."""
+    draw = np.random.default_rng(seed)
+    shared = draw.normal(size=size)
+    wave = np.sin(np.arange(40)[None, None] * (0.2 + 0.1 * np.arange(3)[None, :, None]))
+    ecg = shared[:, None, None] * wave + 0.3 * draw.normal(size=(size, 3, 40))
+    ramp = np.linspace(-1, 1, 8)
+    image = np.cos(shared)[:, None, None] * ramp[:, None] + np.sin(shared)[:, None, None] * ramp
+    cmr = 0.5 + 0.2 * image[..., None] + 0.05 * draw.normal(size=(size, 8, 8, 3))
+    label = np.stack([60 + 10 * shared, (shared > 0).astype(float)], 1)
+    label[0] = np.nan
+    return {
+        "ecg": jnp.asarray(ecg, jnp.float32),
+        "cmr": jnp.asarray(np.clip(cmr, 0, 1), jnp.float32),
+        "label": jnp.asarray(label, jnp.float32),
+        "subject": jnp.asarray(np.stack([np.arange(size), np.zeros(size)], 1), jnp.uint32),
+        "index": jnp.arange(size, dtype=jnp.int32),
+        "mask": jnp.ones(size, bool),
+    }

@@ -1,0 +1,232 @@
+import contextlib
+import shutil
+
+import grain
+import jax
+import numpy as np
+import pytest
+
+from ecgjax.core import mesh as meshes
+from ecgjax.core import trees
+from ecgjax.train import checkpoint
+from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.state import TrainState
+
+# Orbax leaves coroutines unawaited where a restore fails.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
+)
+
+META = {"config": {"seed": 1}, "labels": [1.5, None]}
+
+
+def make_state(step=0, mesh=None, width=8):
+    draw = np.random.default_rng(step)
+    kernel = {"kernel": draw.normal(size=(width, 4)).astype(np.float32)}
+    tree = TrainState(
+        np.asarray(step, np.int32), kernel, {}, {"mu": dict(kernel), "count": np.asarray(step, np.int32)}
+    )
+    mesh = mesh or meshes.make_mesh(devices=jax.devices()[:1])
+    return jax.device_put(tree, meshes.shardings(tree, mesh))
+
+
+def abstract(state):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+
+
+def make_iterator(taken=0):
+    iterator = iter(grain.MapDataset.range(100).shuffle(seed=3).batch(4).to_iter_dataset())
+    for _ in range(taken):
+        next(iterator)
+    return iterator
+
+
+@contextlib.contextmanager
+def opened(workdir, **options):
+    checkpoints = Checkpoints(workdir, **options)
+    try:
+        yield checkpoints
+    finally:
+        checkpoints.close()
+
+
+def save(workdir, *numbers, **options):
+    with opened(workdir, **options) as checkpoints:
+        for step in numbers:
+            checkpoints.save(make_state(step), make_iterator(step), META)
+
+
+def restore(workdir, state=None):
+    iterator = make_iterator()
+    with opened(workdir) as checkpoints:
+        read = checkpoints.restore_latest(abstract(state or make_state()), iterator)
+    return read, iterator
+
+
+def test_a_state_comes_back_bit_for_bit_with_its_iterator_and_meta(tmp_path):
+    save(tmp_path, 0, 3)
+    read, iterator = restore(tmp_path)
+    assert trees.digest(read.state) == trees.digest(make_state(3))
+    assert read.meta == META
+    np.testing.assert_array_equal(next(iterator), next(make_iterator(3)))
+
+
+@pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "fsdp": 4}], ids=["data 8", "data 2 fsdp 4"])
+def test_one_device_is_resumed_on_eight(tmp_path, shape):
+    save(tmp_path, 3)
+    wanted = make_state(3, meshes.make_mesh(**shape))
+    read, _ = restore(tmp_path, wanted)
+    assert trees.digest(read.state) == trees.digest(wanted)
+    for got, want in zip(jax.tree.leaves(read.state.params), jax.tree.leaves(wanted.params), strict=True):
+        assert got.sharding.is_equivalent_to(want.sharding, got.ndim)
+
+
+def test_what_is_saved_is_the_state_at_the_call_even_if_donated_at_once(tmp_path):
+    step = jax.jit(
+        lambda s: TrainState(s.step + 1, jax.tree.map(lambda x: x * 0 - 1, s.params), s.extra, s.opt_state),
+        donate_argnums=0,
+    )
+    state = make_state(2, width=4096)
+    want = trees.digest(state)
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(state, make_iterator(), META)
+        for _ in range(5):
+            state = step(state)
+        jax.block_until_ready(state)
+    read, _ = restore(tmp_path, make_state(width=4096))
+    assert trees.digest(read.state) == want
+
+
+def damage_missing(directory):
+    next((directory / "params").rglob("manifest.ocdbt")).unlink()
+
+
+def damage_cut(directory):
+    for path in (directory / "params").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_iterator(directory):
+    next((directory / "data").glob("*.json")).write_text("{")
+
+
+def damage_meta(directory):
+    (directory / "meta" / "metadata").write_text('{"config":')
+
+
+def damage_item(directory):
+    shutil.rmtree(directory / "opt_state")
+
+
+@pytest.mark.parametrize("damage", [damage_missing, damage_cut, damage_iterator, damage_meta, damage_item])
+def test_a_half_written_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path, damage, capsys):
+    save(tmp_path, 0, 3, 6)
+    damage(tmp_path / "checkpoints" / "6")
+    read, iterator = restore(tmp_path)
+    assert trees.digest(read.state) == trees.digest(make_state(3))
+    np.testing.assert_array_equal(next(iterator), next(make_iterator(3)))
+    assert (tmp_path / "damaged" / "6").is_dir()
+    assert checkpoint.steps(tmp_path) == [0, 3]
+    said = capsys.readouterr().err
+    assert "checkpoint 6" in said
+    assert "falling back" in said
+
+
+def test_after_a_fall_back_the_step_is_saved_anew(tmp_path):
+    save(tmp_path, 0, 3)
+    damage_missing(tmp_path / "checkpoints" / "3")
+    iterator = make_iterator()
+    with opened(tmp_path) as checkpoints:
+        checkpoints.restore_latest(abstract(make_state()), iterator)
+        checkpoints.save(make_state(3), make_iterator(3), META)
+    assert trees.digest(restore(tmp_path)[0].state) == trees.digest(make_state(3))
+
+
+def test_a_model_of_another_shape_is_an_error_and_no_damage(tmp_path):
+    save(tmp_path, 0, 3)
+    with pytest.raises(
+        ValueError, match=r"checkpoint 3 .* another model: params/kernel is \(8, 4\), needed \(6, 4\)"
+    ):
+        restore(tmp_path, make_state(width=6))
+    assert checkpoint.steps(tmp_path) == [0, 3]
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_what_a_killed_save_left_is_ignored_and_removed(tmp_path):
+    save(tmp_path, 0, 3)
+    left = tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp-1"
+    left.mkdir()
+    (left / "params").mkdir()
+    assert checkpoint.steps(tmp_path) == [0, 3]
+    read, _ = restore(tmp_path)
+    assert int(read.state.step) == 3
+    assert not left.exists()
+
+
+def test_a_directory_without_the_final_marker_is_no_checkpoint(tmp_path):
+    save(tmp_path, 0, 3)
+    (tmp_path / "checkpoints" / "3" / "commit_success.txt").unlink()
+    assert checkpoint.steps(tmp_path) == [0]
+    assert int(restore(tmp_path)[0].state.step) == 0
+
+
+def test_nothing_is_restored_from_an_empty_workdir(tmp_path):
+    assert restore(tmp_path)[0] is None
+
+
+def test_the_last_steps_and_the_first_are_kept(tmp_path):
+    save(tmp_path, 0, 2, 4, 6, 8, keep=2, preserve=(0,))
+    assert checkpoint.steps(tmp_path) == [0, 6, 8]
+
+
+def test_keeping_fewer_than_two_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.checkpoint\.keep is 1; at least 2"):
+        Checkpoints(tmp_path, keep=1)
+
+
+def test_choosing_a_step(tmp_path):
+    save(tmp_path, 0, 3)
+    assert checkpoint.choose_step(tmp_path) == 3
+    assert checkpoint.choose_step(tmp_path, 0) == 0
+    with pytest.raises(ValueError, match=r"no checkpoint of step 2; it holds \[0, 3\]"):
+        checkpoint.choose_step(tmp_path, 2)
+
+
+def test_an_empty_or_foreign_workdir_is_said(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "notes.txt").write_text("")
+    for workdir in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match="holds no checkpoint; it is empty, foreign"):
+            checkpoint.choose_step(workdir)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_readers_get_parameters_and_meta_without_the_optimiser(tmp_path):
+    save(tmp_path, 0, 3)
+    want = make_state(3)
+    assert checkpoint.read_meta(tmp_path, 3) == META
+    params, extra = checkpoint.read_params(tmp_path, 3, abstract(want.params), {})
+    assert trees.digest(params) == trees.digest(want.params)
+    assert extra == {}
+
+
+def test_a_damaged_checkpoint_tells_readers_what_else_there_is(tmp_path):
+    save(tmp_path, 0, 3)
+    damage_missing(tmp_path / "checkpoints" / "3")
+    damage_meta(tmp_path / "checkpoints" / "3")
+    message = r"checkpoint 3 of .* cannot be read.*choose another step of \[0, 3\]"
+    with pytest.raises(ValueError, match=message):
+        checkpoint.read_meta(tmp_path, 3)
+    with pytest.raises(ValueError, match=message):
+        checkpoint.read_params(tmp_path, 3, abstract(make_state(3).params), {})
+
+
+def test_an_optimiser_of_another_structure_is_an_error_and_no_damage(tmp_path):
+    save(tmp_path, 0, 3)
+    state = make_state()
+    with pytest.raises(ValueError, match=r"another model: opt_state/(count|nu)"):
+        restore(
+            tmp_path, state._replace(opt_state={"mu": state.opt_state["mu"], "nu": state.opt_state["mu"]})
+        )
+    assert checkpoint.steps(tmp_path) == [0, 3]
