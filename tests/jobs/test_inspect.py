@@ -227,7 +227,7 @@ def test_training_on_a_damaged_shard_ends_in_one_line_with_the_way_out(data, dam
         next(pipeline.train_batches(data, batch_size=12, seed=0, crop=200, cache=cache))
     assert shard.name in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert main._ours(caught.value)  # Else the command line would print a traceback.
+    assert main._for_the_user(caught.value)  # Else the command line would print a traceback.
 
 
 def test_a_manifest_cut_short_says_how_to_get_it_back(data):
