@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 from etils import epath
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from ecgjax.core import config as configs
 from ecgjax.core import runtime
@@ -26,6 +26,10 @@ from ecgjax.data.cohorts.synthetic.ceiling import attainable
 from ecgjax.data.manifest import Manifest
 
 _SECTIONS = ("cohort", "ecg", "cmr", "examples_per_shard", "attainable")
+_FIELDS = {
+    "ecg": ("rate_hz", "length", "conditioning", "quality"),
+    "cmr": ("height", "width", "pixel_mm", "conditioning"),
+}
 
 
 def define() -> None:
@@ -56,7 +60,7 @@ def run(args: flags.FlagValues) -> int:
 
 
 def prepare(
-    config: Mapping[str, Any],
+    config: ConfigDict,
     directory: epath.Path,
     *,
     workers: int = 1,
@@ -68,6 +72,9 @@ def prepare(
     config = configs.plain(config)
     cohort = configs.build(COHORTS, config["cohort"], "config.cohort")
     ecg, cmr = config["ecg"], config["cmr"]
+    for name, fields in _FIELDS.items():
+        if config[name] is not None:
+            configs.check_sections(config[name], fields, f"config.{name}")
     sizes = {}
     if ecg is not None:
         sizes |= {"ecg_length": ecg["length"], "rate_hz": float(ecg["rate_hz"])}

@@ -93,13 +93,14 @@ def fit(
             meter.flush()
 
             last = step == rhythm.steps
-            if step % rhythm.log_every == 0 or last:
+            saves = step % rhythm.save_every == 0 or last
+            if step % rhythm.log_every == 0 or saves:  # What is saved was looked at before.
                 meter.hold(step, metrics, examples=len(next(iter(batch.values()))))
             if step % rhythm.validate_every == 0 or last:
                 meter.flush()
                 writer.write(step, validate(state))
                 meter.restart()
-            if step % rhythm.save_every == 0 or last:
+            if saves:
                 meter.flush()
                 checkpoints.save(state, iterator, meta)
         meter.close()
@@ -167,10 +168,11 @@ class _Meter:
             "examples_per_s": steps * examples / elapsed,
             "data_wait": self._waited / elapsed,
         }
-        if not math.isfinite(scalars["loss"]):
+        if not math.isfinite(scalars["loss"] + scalars["grad_norm"]):  # The norm shows what the update did.
             raise ValueError(
-                f"the loss is {scalars['loss']} at step {step}; lower config.optimizer.schedule.learning_rate, set "
-                f"config.optimizer.clip_norm, or look for extreme values in the data."
+                f"the loss is {scalars['loss']}, the gradient norm {scalars['grad_norm']} at step {step}; lower "
+                f"config.optimizer.schedule.learning_rate, set config.optimizer.clip_norm, or look for extreme "
+                f"values in the data."
             )
         self._writer.write(step, {**scalars, **speed, "learning_rate": float(self._learning_rate(step - 1))})
         self._progress.advance(steps, _notes(scalars, speed))

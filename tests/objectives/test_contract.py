@@ -16,6 +16,15 @@ KEY = jax.random.key(7)
 NAMES = list(SECTIONS)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    """What is compared here holds for any compiled program: a quick one will do."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def one_device():
     """Loss, gradients and moved statistics on one device, by objective."""

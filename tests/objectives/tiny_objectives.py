@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ecgjax.core import trees
 from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
 from ecgjax.objectives import OBJECTIVES
 
@@ -56,7 +57,18 @@ def objective(name):
 
 @functools.cache
 def initial(name):
-    return jax.jit(objective(name).init)(jax.random.key(1))
+    """Values as initialisation would draw them; compiling `init` itself takes longer than a whole test."""
+    draw = np.random.default_rng(1)
+
+    def fill(path, leaf):
+        if path.endswith(("scale", "var")):
+            return jnp.ones(leaf.shape)
+        if path.endswith(("bias", "mean")):
+            return jnp.zeros(leaf.shape)
+        fan_in = max(int(np.prod(leaf.shape[:-1])), 1)
+        return jnp.asarray(draw.normal(size=leaf.shape) / np.sqrt(fan_in), jnp.float32)
+
+    return trees.map_named(fill, jax.eval_shape(objective(name).init, jax.random.key(0)))
 
 
 def batch(size=16, seed=0):

@@ -1,0 +1,192 @@
+import json
+import math
+import os
+import signal
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecgjax.core import mesh as meshes
+from ecgjax.core import trees
+from ecgjax.core.interfaces import Aux
+from ecgjax.train import checkpoint, loop, optim, state, step
+from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.writer import MetricWriter
+
+STEPS = 10
+META = {"config": {}}
+
+
+class Mean:
+    """The smallest objective: learns the mean of what it sees, from noisy views of it."""
+
+    def init(self, key):
+        return {"kernel": jax.random.normal(key, (2, 4))}, {"mean": jnp.zeros(())}
+
+    def loss(self, params, extra, batch, key, *, train):
+        x = batch["ecg"] + (jax.random.normal(key, batch["ecg"].shape) if train else 0.0)
+        value = jnp.mean((x[:, None, None] - params["kernel"]) ** 2)
+        return value, Aux({"spread": jnp.std(x)}, {"mean": extra["mean"] + 1} if train else extra)
+
+    def predict(self, params, extra, batch):
+        return {}
+
+    def after_update(self, params, extra):
+        return extra
+
+
+def batches(values=range(64)):
+    values = list(values)
+    data = grain.MapDataset.source(values).shuffle(seed=1).repeat(None).batch(8)
+    return iter(data.map(lambda x: {"ecg": np.asarray(x, np.float32)}).to_iter_dataset())
+
+
+def fit(workdir, *, steps=STEPS, stop_at=None, values=range(64), log_every=1, save_every=3, validate_every=4):
+    """Trains in `workdir`, resuming what is there; a SIGTERM arrives once `stop_at` batches were read."""
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
+    tx, schedule = optim.build(
+        {"name": "adamw", "schedule": {"name": "warmup_cosine", "learning_rate": 0.1, "warmup_steps": 2}},
+        steps=STEPS,
+    )
+    objective = Mean()
+    train_step, eval_step = step.compile_steps(objective, tx, mesh)
+    iterator = batches(values)
+    checkpoints = Checkpoints(workdir)
+    restored = checkpoints.restore_latest(state.abstract_state(objective, tx, mesh), iterator)
+    now = restored.state if restored else state.create(objective, tx, mesh, jax.random.key(0))
+
+    def interrupted_step(now, batch, key):
+        if stop_at is not None and int(now.step) + 1 == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(now, batch, key)
+
+    writer = MetricWriter(workdir, start_step=int(now.step))
+    try:
+        return loop.fit(
+            now,
+            train_step=interrupted_step,
+            validate=loop.mean_over(eval_step, lambda: [next(batches(values))], jax.random.key(2), mesh),
+            iterator=iterator,
+            key=jax.random.key(1),
+            mesh=mesh,
+            rhythm=loop.Rhythm(steps, log_every, validate_every, save_every),
+            checkpoints=checkpoints,
+            writer=writer,
+            meta=META,
+            learning_rate=schedule,
+            name="test",
+        )
+    finally:
+        writer.close()
+        checkpoints.close()
+
+
+def logged(workdir, key="loss"):
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [record["step"] for record in records if key in record]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, fit(workdir)
+
+
+def test_every_step_is_logged_once(whole):
+    assert logged(whole[0]) == list(range(1, STEPS + 1))
+
+
+def test_validation_comes_at_its_rhythm_and_at_both_ends(whole):
+    assert logged(whole[0], "val_loss") == [0, 4, 8, 10]
+
+
+def test_checkpoints_come_at_their_rhythm_and_at_both_ends(whole):
+    assert checkpoint.steps(whole[0]) == [0, 9, 10]
+
+
+def test_what_the_watcher_needs_is_logged(whole):
+    line = (whole[0] / "metrics.jsonl").read_text().splitlines()[1]
+    assert {
+        "loss",
+        "spread",
+        "grad_norm",
+        "learning_rate",
+        "step_ms",
+        "examples_per_s",
+        "data_wait",
+        "time",
+    } < set(json.loads(line))
+
+
+def test_the_rate_logged_is_the_rate_used(whole):
+    records = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
+    rates = {r["step"]: r["learning_rate"] for r in records if "loss" in r}
+    assert rates[1] == pytest.approx(0.05)  # Half of the way up after one of two steps.
+    assert rates[7] == pytest.approx(0.05 * (1 + math.cos(math.pi * 4 / 8)))
+
+
+def test_logged_are_every_fourth_step_and_what_is_saved(tmp_path):
+    fit(tmp_path, log_every=4, save_every=5)
+    assert logged(tmp_path) == [4, 5, 8, 10]
+
+
+def test_batch_statistics_follow_every_step(whole):
+    assert float(whole[1].extra["mean"]) == STEPS
+
+
+def test_sigterm_saves_and_the_resumed_run_is_bitwise_the_uninterrupted_one(whole, tmp_path, capsys):
+    stopped = fit(tmp_path, stop_at=5)
+    assert int(stopped.step) == 5
+    assert checkpoint.steps(tmp_path)[-1] == 5
+    assert "SIGTERM: saved step 5; run the same command to go on" in capsys.readouterr().err
+    finished = fit(tmp_path)
+    assert trees.digest(finished) == trees.digest(whole[1])
+    assert logged(tmp_path) == list(range(1, STEPS + 1))
+    assert logged(tmp_path, "val_loss") == [0, 4, 8, 10]
+
+
+def test_handlers_of_signals_are_put_back(whole):
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"the loss is nan, the gradient norm nan at step 1; lower config\.optimizer"
+    ):
+        fit(tmp_path, values=[float("nan")] * 64)
+    assert checkpoint.steps(tmp_path) == [0]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    # The first seven batches are sound; no step but the last would be logged.
+    poisoned = [float("nan") if i == 60 else 1.0 for i in range(64)]
+    with pytest.raises(ValueError, match=r"the loss is nan.* at step \d"):
+        fit(tmp_path, values=poisoned, log_every=100, save_every=1)
+    state_of_last = checkpoint.steps(tmp_path)[-1]
+    params, _ = checkpoint.read_params(
+        tmp_path, state_of_last, {"kernel": jax.ShapeDtypeStruct((2, 4), "float32")}, {}
+    )
+    assert np.all(np.isfinite(params["kernel"]))
+
+
+@pytest.mark.parametrize("field", ["steps", "log_every", "validate_every", "save_every"])
+def test_a_rhythm_below_one_is_refused(field):
+    fields = {"steps": 2, "log_every": 1, "validate_every": 1, "save_every": 1, field: 0}
+    with pytest.raises(ValueError, match=rf"config\.{field} is 0; it must be at least 1"):
+        loop.Rhythm(**fields)
+
+
+def test_validation_is_the_mean_over_batches():
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
+
+    def eval_step(_, batch, key):
+        return {"loss": batch["ecg"].mean()}
+
+    inputs = [{"ecg": np.full((8,), value, np.float32)} for value in (1.0, 2.0, 6.0)]
+    validate = loop.mean_over(eval_step, lambda: inputs, jax.random.key(0), mesh)
+    nothing = state.TrainState(jnp.zeros((), jnp.int32), {}, {}, {})
+    assert validate(nothing) == {"val_loss": 3.0}
