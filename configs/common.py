@@ -39,9 +39,14 @@ def training() -> ConfigDict:
     return config
 
 
+DEMO_LABELS = 1500
+"""Labelled subjects that a probe of the demo may use: pairs are plenty, labels few."""
+
+
 def demo_vit(*, pooling: str) -> ConfigDict:
-    """The ECG encoder of launch/local.sh: 12 leads x 5 patches of half a second."""
-    return ConfigDict({"name": "vit", "width": 64, "depth": 2, "heads": 4, "patch": 50, "pooling": pooling})
+    """The ECG encoder of launch/local.sh: patches of all leads x 0.1 s, which see the heart's axis at once."""
+    sizes = {"width": 64, "depth": 2, "heads": 4, "patch": 10, "patch_leads": 12}
+    return ConfigDict({"name": "vit", **sizes, "pooling": pooling})
 
 
 def demo_resnet() -> ConfigDict:
@@ -49,8 +54,8 @@ def demo_resnet() -> ConfigDict:
     return ConfigDict({"name": "resnet", "variant": "tiny"})
 
 
-def evaluators(extra: tuple[str, ...]) -> ConfigDict:
-    """The questions put to every checkpoint, and those of one objective."""
-    known = {"retrieval": {}, "reconstruction": {"examples": 6}}
-    sections = {"linear_probe": {"inputs": ("ecg/embedding",)}}
-    return ConfigDict(sections | {name: known[name] for name in extra})
+def probe(*inputs: str, max_labels: int | None = None) -> ConfigDict:
+    """A linear probe of these predictions; results land under a name that tells the number of labels."""
+    config = ConfigDict({"inputs": inputs, "max_labels": config_dict.placeholder(int)})
+    config.max_labels = max_labels
+    return config

@@ -24,8 +24,9 @@ def get_config(arg: str = "demo") -> ConfigDict:
 
 def _demo() -> ConfigDict:
     config = common.training()
-    config.steps = 600
-    config.data.update({"batch_size": 128, "crop": 250, "modalities": ("ecg", "cmr")})
+    config.steps = 2000
+    config.log_every, config.validate_every, config.save_every = 25, 500, 500
+    config.data.update({"batch_size": 64, "crop": 250, "modalities": ("ecg", "cmr")})
     config.objective = ConfigDict(
         {
             "name": "cross_modal",
@@ -39,9 +40,11 @@ def _demo() -> ConfigDict:
             "cmr_views": "weak",
         }
     )
-    config.optimizer.schedule.update({"learning_rate": 2e-3, "warmup_steps": 60})
+    config.optimizer.schedule.update({"learning_rate": 1.5e-3, "warmup_steps": 200})
     config.init_from.rules = ((r"^ecg/encoder/", "ecg/encoder/"),)
-    config.evaluators = common.evaluators(("retrieval",))
+    config.evaluators = ConfigDict(
+        {"linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS), "retrieval": {}}
+    )
     return config
 
 
@@ -72,6 +75,7 @@ def _paper() -> ConfigDict:
             "balance": 0.75,
             "ecg_views": "default",
             "cmr_views": "reference",
+            "view_rate": 0.95,
         }
     )
     config.optimizer = ConfigDict(
@@ -82,5 +86,5 @@ def _paper() -> ConfigDict:
         }
     )
     config.init_from.rules = ((r"^ecg/encoder/", "ecg/encoder/"),)
-    config.evaluators = common.evaluators(("retrieval",))
+    config.evaluators = ConfigDict({"linear_probe": common.probe("ecg/embedding"), "retrieval": {}})
     return config

@@ -22,7 +22,7 @@ def get_config(arg: str = "demo") -> ConfigDict:
 
 def _demo() -> ConfigDict:
     config = common.training()
-    config.steps = 600
+    config.steps = 1000
     config.data.update({"batch_size": 64, "crop": 250})
     config.objective = ConfigDict(
         {
@@ -33,14 +33,20 @@ def _demo() -> ConfigDict:
             "views": "weak",
         }
     )
-    config.optimizer.schedule.update({"learning_rate": 3e-3, "warmup_steps": 60})
-    config.evaluators = common.evaluators(("reconstruction",))
+    config.optimizer.schedule.update({"learning_rate": 3e-3, "warmup_steps": 100})
+    config.evaluators = ConfigDict(
+        {
+            "linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS),
+            "reconstruction": {"examples": 6},
+        }
+    )
     return config
 
 
 def _ptbxl() -> ConfigDict:
     config = _demo()
     config.data.batch_size = 32
+    config.evaluators.linear_probe.max_labels = None
     return config
 
 
@@ -57,10 +63,12 @@ def _paper() -> ConfigDict:
             "decoder": {"width": 256, "depth": 2, "heads": 8, "dtype": "bfloat16"},
             "mask_ratio": 0.8,
             "ncc_weight": 0.1,
-            "views": "default",
+            "views": "masked",
         }
     )
     config.optimizer.update({"weight_decay": 0.15, "clip_norm": None})
     config.optimizer.schedule.update({"learning_rate": 1e-5 * 128 / 4, "warmup_steps": 40 * epoch})
-    config.evaluators = common.evaluators(("reconstruction",))
+    config.evaluators = ConfigDict(
+        {"linear_probe": common.probe("ecg/embedding"), "reconstruction": {"examples": 6}}
+    )
     return config

@@ -59,7 +59,7 @@ def _tiny() -> ConfigDict:
 
 def _paper() -> ConfigDict:
     config = _synthetic()
-    config.cohort.update({"rate_hz": 500.0, "size": 210})
+    config.cohort.update({"rate_hz": 500.0, "image_size": 210})
     config.ecg = _ecg(rate_hz=500.0, length=5000, baseline_lambda=_LAMBDA_500HZ, clip_sigma=4.0)
     config.cmr = _cmr(size=210, pixel_mm=1.8, min_slices=1)
     return config
@@ -73,6 +73,8 @@ def _ptbxl() -> ConfigDict:
                 "directory": config_dict.placeholder(str),
                 "rate_hz": 100,
                 "labels": "superdiagnostic",
+                "split": "strat_fold",
+                "fractions": (0.6, 0.15, 0.25),  # Of patients, where split is "patient".
             },
             "ecg": _ecg(rate_hz=100.0, length=1000, baseline_lambda=_LAMBDA_100HZ, clip_sigma=None),
             "cmr": None,
@@ -90,7 +92,10 @@ def _ptbxl500() -> ConfigDict:
 
 
 def _ecg(*, rate_hz: float, length: int, baseline_lambda: float, clip_sigma: float | None) -> ConfigDict:
-    conditioning = {"baseline_lambda": baseline_lambda, "clip_sigma": clip_sigma, "normalise": "group"}
+    conditioning = ConfigDict(
+        {"baseline_lambda": baseline_lambda, "clip_sigma": config_dict.placeholder(float)}
+    )
+    conditioning.update({"clip_sigma": clip_sigma, "normalise": "group"})
     # `quality` holds limits beyond which a record is rejected; its defaults are those of signals.ecg.check.
     return ConfigDict({"rate_hz": rate_hz, "length": length, "conditioning": conditioning, "quality": {}})
 

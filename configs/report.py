@@ -8,7 +8,7 @@
 
 from ml_collections import ConfigDict
 
-_PROBE = "linear_probe"
+_FEW = "-1500_labels"  # Probes of the demo; see configs/common.py.
 
 
 def get_config(arg: str = "synthetic") -> ConfigDict:
@@ -20,23 +20,24 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
 
 
 def _row(
-    name: str, run: str, seeds: int, *, source: str = "ecg/embedding", step="last", evaluator=_PROBE
+    name: str, run: str, seeds: int, *, evaluator: str, source: str = "ecg/embedding", step="last"
 ) -> dict:
     workdirs = tuple(f"seed{seed}/{run}" for seed in range(seeds))
     return {"name": name, "workdirs": workdirs, "evaluator": evaluator, "input": source, "step": step}
 
 
 def _synthetic(seeds: int) -> ConfigDict:
+    probe = {"evaluator": f"linear_probe{_FEW}"}
     rows = (
         {"name": "attainable", "file": "data/attainable.json", "reference": True},
-        _row("CMR input", "supervised_cmr", seeds, source="cmr/embedding"),
-        _row("supervised ECG", "supervised_ecg", seeds),
-        _row("hand features", "mdm", 1, source="hand_features", evaluator="baselines"),
-        _row("random init", "mdm", seeds, step=0),
-        _row("MDM", "mdm", seeds),
-        _row("MMCL from scratch", "mmcl_scratch", seeds),
-        _row("MMCL from MDM", "mmcl", seeds),
-        _row("MMCL permuted pairs", "mmcl_permuted", seeds),
+        _row("CMR input", "supervised_cmr", seeds, source="cmr/embedding", **probe),
+        _row("supervised ECG", "supervised_ecg", seeds, **probe),
+        _row("hand features", "mdm", 1, source="hand_features", evaluator=f"baselines{_FEW}"),
+        _row("random init", "mdm", seeds, step=0, **probe),
+        _row("MDM", "mdm", seeds, **probe),
+        _row("MMCL from scratch", "mmcl_scratch", seeds, **probe),
+        _row("MMCL from MDM", "mmcl", seeds, **probe),
+        _row("MMCL permuted pairs", "mmcl_permuted", seeds, **probe),
     )
     claims = tuple(
         {"lower": lower, "higher": higher, "metric": metric, "relation": relation, "margin": margin}
@@ -73,12 +74,13 @@ def _synthetic(seeds: int) -> ConfigDict:
 
 
 def _ptbxl(seeds: int) -> ConfigDict:
+    probe, baselines = {"evaluator": "linear_probe"}, {"evaluator": "baselines"}
     rows = (
-        _row("mean", "mdm", 1, source="mean", evaluator="baselines"),
-        _row("heart rate + spectrum", "mdm", 1, source="spectral_features", evaluator="baselines"),
-        _row("hand features", "mdm", 1, source="hand_features", evaluator="baselines"),
-        _row("random init", "mdm", seeds, step=0),
-        _row("MDM", "mdm", seeds),
+        _row("mean", "mdm", 1, source="mean", **baselines),
+        _row("heart rate + spectrum", "mdm", 1, source="spectral_features", **baselines),
+        _row("hand features", "mdm", 1, source="hand_features", **baselines),
+        _row("random init", "mdm", seeds, step=0, **probe),
+        _row("MDM", "mdm", seeds, **probe),
     )
     return ConfigDict(
         {

@@ -36,45 +36,59 @@ one_thread() {
 }
 step() { printf '[%4ds] %s\n' $((SECONDS - began)) "$*" >&2; }
 
+logged() { # LOG COMMAND...: quiet, but the end of the log is shown where the command fails
+  local log=$1
+  shift
+  one_thread "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2 && return 1; }
+}
 train() { # NAME CONFIG [overrides]
   local name=$1 config=$2
   shift 2
   step "train $name"
-  one_thread ecgjax train --config="$config" --config.data.directory="$out/data" --workdir="$out/$name" "$@" \
-    >>"$out/log/train.log" 2>&1 || { tail -n 20 "$out/log/train.log" >&2; return 1; }
+  logged "$out/log/${name//\//-}.log" ecgjax train --config="$config" --config.data.directory="$out/data" \
+    --workdir="$out/$name" --compile_cache="$out/compile_cache" "$@"
 }
 evaluate() { # NAME [flags]
   local name=$1
   shift
   step "evaluate $name"
-  one_thread ecgjax evaluate --workdir="$out/$name" "$@" >>"$out/log/evaluate.log" 2>&1 ||
-    { tail -n 20 "$out/log/evaluate.log" >&2; return 1; }
+  logged "$out/log/${name//\//-}.log" ecgjax evaluate --workdir="$out/$name" \
+    --compile_cache="$out/compile_cache" "$@"
 }
 
 step "prepare the cohort"
 ecgjax prepare --config=configs/prepare.py:synthetic --directory="$out/data" --config.cohort.seed="$cohort_seed"
 
+# Two lanes, balanced by how long their runs take.
 masked_then_contrastive() { # SEED
-  local s=seed$1
-  train "$s/mdm" configs/mae_ecg.py:demo --config.seed="$1"
-  train "$s/mmcl" configs/ecg_cmr.py:demo --config.seed="$1" --config.init_from.workdir="$out/$s/mdm"
-  evaluate "$s/mdm" --steps=0,last
-  evaluate "$s/mmcl"
-  train "$s/supervised_ecg" configs/supervised.py:ecg --config.seed="$1"
-  evaluate "$s/supervised_ecg"
+  local s=seed$1 seed=--config.seed=$1
+  train "$s/mdm" configs/mae_ecg.py:demo "$seed" &&
+    evaluate "$s/mdm" --steps=0,last &&
+    train "$s/mmcl" configs/ecg_cmr.py:demo "$seed" --config.init_from.workdir="$out/$s/mdm" &&
+    evaluate "$s/mmcl" &&
+    train "$s/supervised_ecg" configs/supervised.py:ecg "$seed" &&
+    evaluate "$s/supervised_ecg" &&
+    train "$s/supervised_cmr" configs/supervised.py:cmr "$seed" &&
+    evaluate "$s/supervised_cmr"
 }
 controls() { # SEED
-  local s=seed$1
-  train "$s/mmcl_scratch" configs/ecg_cmr.py:demo --config.seed="$1"
-  evaluate "$s/mmcl_scratch"
-  train "$s/mmcl_permuted" configs/ecg_cmr.py:demo --config.seed="$1" --config.data.pairing=permuted
-  evaluate "$s/mmcl_permuted"
-  train "$s/supervised_cmr" configs/supervised.py:cmr --config.seed="$1"
-  evaluate "$s/supervised_cmr"
+  local s=seed$1 seed=--config.seed=$1
+  train "$s/mmcl_scratch" configs/ecg_cmr.py:demo "$seed" &&
+    evaluate "$s/mmcl_scratch" &&
+    train "$s/mmcl_permuted" configs/ecg_cmr.py:demo "$seed" --config.data.pairing=permuted &&
+    evaluate "$s/mmcl_permuted"
 }
 for seed in $(seq 0 $((seeds - 1))); do
   controls "$seed" &
-  masked_then_contrastive "$seed" || { kill %1 2>/dev/null; exit 1; }
-  wait %1
+  lane=$!
+  masked_then_contrastive "$seed" || { kill "$lane" 2>/dev/null && exit 1; }
+  wait "$lane"
 done
-evaluate seed0/mdm --evaluator=baselines
+evaluate seed0/mdm --evaluator=baselines --evaluator_setting=max_labels=1500
+
+step "export embeddings"
+logged "$out/log/export.log" ecgjax export --workdir="$out/seed0/mmcl" --output="$out/export"
+step "report"
+ecgjax report --config="configs/report.py:synthetic,$seeds" --root="$out" --data="$out/data" \
+  --markdown="$out/report.md"
+step "done: $out/report.html, $out/export/embeddings.parquet"

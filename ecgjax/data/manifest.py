@@ -167,6 +167,11 @@ def read_manifest(directory: epath.PathLike) -> Manifest:
         raise ValueError(
             f"{path} is no manifest of ecgjax: {error!r}; correct config.data.directory."
         ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: no JSON ({error}); it was cut short or edited. Run `ecgjax prepare` again with the "
+            "same config: it keeps intact shards and writes the manifest anew."
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -28,8 +28,8 @@ class CrossModal:
     """InfoNCE between the projections of both towers.
 
     `balance` weights the direction CMR -> ECG against ECG -> CMR (the published run used 0.75). The views of
-    both modalities are drawn independently, by augmentation preset. Pairs of one subject, such as repeat visits,
-    are not each other's negatives.
+    both modalities are drawn independently, by augmentation preset; with 1 - `view_rate` an input stays as it is.
+    Pairs of one subject, such as repeat visits, are not each other's negatives.
     """
 
     spec: InputSpec
@@ -42,6 +42,7 @@ class CrossModal:
     balance: float = 0.5
     ecg_views: str = "default"
     cmr_views: str = "reference"
+    view_rate: float = 1.0
 
     def __post_init__(self):
         if self.temperature <= 0:
@@ -62,8 +63,8 @@ class CrossModal:
         views = {m: batch[m] for m in _MODALITIES}
         if train:
             key_ecg, key_cmr, key = jax.random.split(key, 3)
-            views["ecg"] = view_ecg(key_ecg, views["ecg"], preset=self.ecg_views)
-            views["cmr"] = view_image(key_cmr, views["cmr"], preset=self.cmr_views)
+            views["ecg"] = view_ecg(key_ecg, views["ecg"], preset=self.ecg_views, rate=self.view_rate)
+            views["cmr"] = view_image(key_cmr, views["cmr"], preset=self.cmr_views, rate=self.view_rate)
         out, extra = self._apply(params, extra, views, train=train, key=key)
         z_cmr, z_ecg = out["cmr"]["projection"], out["ecg"]["projection"]
         subject = batch["subject"]

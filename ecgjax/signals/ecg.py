@@ -2,12 +2,12 @@
 
 import dataclasses
 import fractions
+import functools
 from typing import Literal
 
 import numpy as np
-import scipy.linalg
-import scipy.signal
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int
+from scipy.linalg import lapack
 
 from ecgjax.signals.quality import QualityError
 
@@ -80,9 +80,10 @@ def asymmetric_baseline(
     """Asymmetric least squares baseline of every lead (Eilers and Boelens 2005).
 
     Minimises sum w (y - z)^2 + lam sum (second difference of z)^2, with weight p above the baseline, 1 - p
-    below it and 0 on it; starts at weight 1 and returns the solution of the last solve. All leads are one
-    banded system without coupling between them, which costs one call instead of one a lead. Float64 only: the
-    condition number reaches 16 lam / p.
+    below it and 0 on it; starts at weight 1 and returns the solution of the last solve. The leads that a
+    solve is for are one banded system without coupling between them, which costs one call instead of one a
+    lead; a lead whose weights repeat has its solution already. Float64 only: the condition number reaches
+    16 lam / p.
     """
     leads, length = signal.shape
     if length < 3:
@@ -92,24 +93,19 @@ def asymmetric_baseline(
             f"baseline_lambda {lam}, baseline_p {p}, baseline_iterations {iterations}: "
             "lambda must be above 0, p between 0 and 1, iterations at least 1."
         )
-    # Fortran order, as LAPACK wants it: solveh_banded copies and transposes, twice the time of the solve.
-    penalty = np.asfortranarray(np.tile(lam * _second_difference_bands(length), leads))
-    (solve,) = scipy.linalg.get_lapack_funcs(("pbsv",), (penalty, signal))
+    bands, factor = _penalty_and_first_factor(lam, length)
+    solution, _ = lapack.dpbtrs(factor, signal.T, lower=1)
+    baseline = np.ascontiguousarray(solution.T)
     weight = np.ones_like(signal)
-    for _ in range(iterations):
-        bands = penalty.copy(order="K")
-        bands[0] += weight.reshape(-1)
-        _, solution, info = solve(
-            bands, (weight * signal).reshape(-1), lower=1, overwrite_ab=1, overwrite_b=1
-        )
-        if info != 0:
-            raise ValueError(
-                f"The baseline of lambda {lam} and p {p} is numerically singular at row {info}; lower lambda."
-            )
-        baseline = solution.reshape(leads, length)
-        weight = p * (signal > baseline) + (1 - p) * (signal < baseline)
-        # A lead that is a straight line is its own baseline; without any weight its system would be singular.
-        weight[np.count_nonzero(weight, axis=1) < 2] = 1
+    changed = np.arange(leads)
+    for _ in range(iterations - 1):
+        new = _baseline_weight(signal[changed], baseline[changed], p)
+        differs = (new != weight[changed]).any(axis=1)
+        changed, new = changed[differs], new[differs]
+        if not len(changed):
+            break
+        weight[changed] = new
+        baseline[changed] = _solve(bands, new, signal[changed], f"lambda {lam} and p {p}")
     return baseline
 
 
@@ -142,7 +138,9 @@ def resample(signal: Float[np.ndarray, "l t"], from_hz: Rate, to_hz: Rate) -> Fl
         raise QualityError("nan", f"{_not_finite(signal)}; resampling would spread them")
     if ratio == 1 or signal.shape[1] == 0:
         return signal
-    return scipy.signal.resample_poly(signal, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    from scipy.signal import resample_poly  # Costs most of a second: not before it is needed.
+
+    return resample_poly(signal, ratio.numerator, ratio.denominator, axis=1, padtype="line")
 
 
 def check(
@@ -181,13 +179,15 @@ def check(
         raise QualityError(
             "flat", f"lead row {row} has standard deviation {std[row]:.2g} mV, below {min_std_mv} mV"
         )
-    for row, lead in enumerate(filled):
-        run = _longest_constant_run(lead)
-        if run > max_flat_share * length:
-            raise QualityError(
-                "flat",
-                f"lead row {row} holds one value for {run} of {length} samples, above {max_flat_share:.0%}",
-            )
+    run = _longest_constant_runs(filled)
+    if (run > max_flat_share * length).any():
+        row = int((run > max_flat_share * length).argmax())
+        raise QualityError(
+            "flat",
+            f"lead row {row} holds one value for {run[row]} of {length} samples, above {max_flat_share:.0%}",
+        )
+    if np.ptp(filled, axis=1).max() <= max_amplitude_mv:
+        return  # The median lies within the range, and costs ten times as much.
     deviation = np.abs(filled - np.median(filled, axis=1, keepdims=True)).max(axis=1)
     if (deviation > max_amplitude_mv).any():
         row = int(deviation.argmax())
@@ -196,6 +196,55 @@ def check(
             f"lead row {row} reaches {deviation[row]:.3g} mV from its median, above {max_amplitude_mv} mV; "
             "is the unit right?",
         )
+
+
+@functools.lru_cache(maxsize=4)
+def _penalty_and_first_factor(
+    lam: float, length: int
+) -> tuple[Float64[np.ndarray, "t 3"], Float64[np.ndarray, "3 t"]]:
+    """Bands of the penalty, and the factor of the first solve, whose weights are the same for every signal."""
+    bands = lam * _second_difference_bands(length)
+    system = np.asfortranarray(bands)
+    system[0] += 1
+    factor, info = lapack.dpbtrf(system, lower=1)
+    _check_solved(info, f"lambda {lam}")
+    bands = np.ascontiguousarray(bands.T)
+    for shared in (bands, factor):
+        shared.flags.writeable = False
+    return bands, factor
+
+
+def _baseline_weight(
+    signal: Float64[np.ndarray, "l t"], baseline: Float64[np.ndarray, "l t"], p: float
+) -> Float64[np.ndarray, "l t"]:
+    weight = np.where(signal > baseline, p, 1 - p)
+    weight[signal == baseline] = 0
+    # A lead that is a straight line is its own baseline; without any weight its system would be singular.
+    weight[np.count_nonzero(weight, axis=1) < 2] = 1
+    return weight
+
+
+def _solve(
+    bands: Float64[np.ndarray, "t 3"],
+    weight: Float64[np.ndarray, "l t"],
+    signal: Float64[np.ndarray, "l t"],
+    settings: str,
+) -> Float64[np.ndarray, "l t"]:
+    """The z of (diag(weight) + penalty) z = weight * signal for every lead."""
+    # Seen from LAPACK, which counts columns first, these are the lower bands [3, l * t]: nothing is copied.
+    system = np.empty((*signal.shape, 3))
+    system[:] = bands
+    system[:, :, 0] += weight
+    _, solution, info = lapack.dpbsv(
+        system.reshape(-1, 3).T, (weight * signal).reshape(-1), lower=1, overwrite_ab=1, overwrite_b=1
+    )
+    _check_solved(info, settings)
+    return solution.reshape(signal.shape)
+
+
+def _check_solved(info: int, settings: str) -> None:
+    if info != 0:
+        raise ValueError(f"The baseline of {settings} is numerically singular at row {info}; lower lambda.")
 
 
 def _second_difference_bands(length: int) -> Float64[np.ndarray, "3 t"]:
@@ -238,8 +287,11 @@ def _not_finite(signal: Float[np.ndarray, "l t"]) -> str:
     return f"{bad.sum()} of {bad.size} samples ({bad.mean():.2%}) are not finite, in lead rows {rows}"
 
 
-def _longest_constant_run(lead: Float[np.ndarray, "t"]) -> int:
-    """Samples in the longest stretch without change."""
-    changes = np.flatnonzero(np.abs(np.diff(lead)) > _SAME_MV)
-    edges = np.concatenate([[-1], changes, [len(lead) - 1]])
-    return int(np.diff(edges).max())
+def _longest_constant_runs(signal: Float[np.ndarray, "l t"]) -> Int[np.ndarray, "l"]:
+    """Samples in the longest stretch without change, by lead."""
+    ends = np.ones(signal.shape, np.bool_)  # Where a stretch ends: before a change, and with the record.
+    ends[:, :-1] = np.abs(np.diff(signal, axis=1)) > _SAME_MV
+    last = np.flatnonzero(ends)
+    stretch = np.diff(last, prepend=-1)
+    first_of_lead = np.searchsorted(last, np.arange(len(signal)) * signal.shape[1])
+    return np.maximum.reduceat(stretch, first_of_lead)

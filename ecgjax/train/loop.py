@@ -79,14 +79,15 @@ def fit(
     """
     step = int(state.step)
     meter = _Meter(writer, Progress(total=rhythm.steps, start=step, name=name), learning_rate, step)
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, meter:
         if step == 0:
             checkpoints.save(state, iterator, meta)
             writer.write(0, validate(state))
             meter.restart()
         while step < rhythm.steps and interrupt.received is None:
             with meter.waiting():
-                batch = meshes.to_global(next(iterator), mesh)
+                local = next(iterator)
+            batch = meshes.to_global(local, mesh)
             state, metrics = train_step(state, batch, key)
             step += 1
             meter.flush()
@@ -102,7 +103,7 @@ def fit(
             if saves:
                 meter.flush()
                 checkpoints.save(state, iterator, meta)
-        meter.close()
+        meter.flush()
         if step < rhythm.steps:
             checkpoints.save(state, iterator, meta)
         checkpoints.wait()
@@ -178,10 +179,11 @@ class _Meter:
         self._logged = step
         self.restart()
 
-    def close(self) -> None:
-        """Logs what is held and leaves the bar."""
-        self.flush()
-        self._progress.close()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._progress.close()  # An error's message must stand below the bar, not inside it.
 
 
 def _notes(scalars: Mapping[str, float], speed: Mapping[str, float]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_cohort import KEY, SETTINGS, TinyCohort
 
+from ecgjax.data import build_shard
 from ecgjax.data.build import build, read_identifiers_file
 from ecgjax.data.cohorts.base import Item
 from ecgjax.data.examples import without_identifiers
@@ -183,12 +184,26 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(prepared, tmp_path,
     assert not list(directory.rglob(".*.tmp"))
 
 
-def test_workers_never_import_jax():
-    code = "import sys; import ecgjax.data.build, ecgjax.data.build_shard; print('jax' in sys.modules)"
+def test_workers_import_nothing_that_is_slow_and_not_theirs():
+    heavy = ("jax", "matplotlib", "sklearn", "grain", "tensorflow_datasets", "scipy.signal", "scipy.stats")
+    code = (
+        "import sys; import ecgjax.data.build_shard, ecgjax.data.cohorts; "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
     root = pathlib.Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert result.stdout.strip() == "False", result.stderr
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_the_environment_of_workers_yields_to_the_callers_and_leaves_no_trace(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with build_shard._environment({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}):
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
 
 
 def test_a_second_run_changes_nothing(prepared, tmp_path):

@@ -41,6 +41,14 @@ def test_joint_solve_equals_a_sparse_solve_lead_by_lead(signal, length):
     np.testing.assert_allclose(got, want, atol=1e-9)
 
 
+@pytest.mark.parametrize("iterations", [1, 2, 3, 5, 9])
+def test_a_lead_that_has_settled_equals_one_that_is_solved_on(signal, iterations):
+    """Leads settle after 3 to 6 solves; from then on only the others are solved, and 9 solve none."""
+    got = ecg.asymmetric_baseline(signal, lam=1.6e4, p=0.3, iterations=iterations)
+    want = [sparse_baseline(lead, lam=1.6e4, p=0.3, iterations=iterations) for lead in signal]
+    np.testing.assert_allclose(got, want, atol=1e-9)
+
+
 def test_leads_do_not_leak_into_each_other(signal):
     alone = ecg.asymmetric_baseline(signal[1:2], lam=1e7, p=0.3, iterations=5)
     loud = signal.copy()

@@ -121,9 +121,8 @@ def cine(
         raise ValueError(f"{slices} slices; give 1 (the middle slice) or more.")
     rng = np.random.default_rng(key)
     shape, scan = draw_shape(rng), draw_scan(rng)
-    course = contraction(frames)
-    offset = np.arange(slices) - slices // 2
-    systole, place = (a.ravel() for a in np.meshgrid(course, offset, indexing="ij"))
+    systole = np.repeat(contraction(frames), slices)
+    place = np.tile(np.arange(slices) - slices // 2, frames)
     planes = np.empty((frames * slices, size, size), np.float32)
     outline = outlines(heart, shape, place * SLICE_DISTANCE_MM, systole)
     muscle_mm = PAPILLARY_MM + PAPILLARY_OF_RADIUS * ENDOCARDIAL_MM_PER_ROOT_ML * np.cbrt(heart.lvedv_ml[0])
@@ -170,15 +169,15 @@ def _paint(
     hx, hy = x - drift[..., 0], y - drift[..., 1]
     radius = np.hypot(hx, hy)
     turn = np.arctan2(hy, hx) * np.float32(ANGLES / (2 * np.pi))
-    bins = np.rint(turn).astype(np.intp) % ANGLES
+    bins = np.rint(turn).astype(np.intp)
+    bins &= ANGLES - 1  # A power of two: the remainder at a tenth of the price.
+    bins += ANGLES * np.arange(len(bins))[:, None, None]  # In the tables of all planes end to end.
 
     def look(table):
-        return np.take_along_axis(table.astype(np.float32), bins.reshape(len(bins), -1), 1).reshape(
-            bins.shape
-        )
+        return table.astype(np.float32).ravel().take(bins)
 
-    def inside(border, soft=pixel):
-        return np.clip((border - radius) / soft + np.float32(0.5), 0, 1)
+    def inside(border):
+        return _share(border - radius, pixel)
 
     angle = 2 * np.pi * np.arange(ANGLES) / ANGLES
     cavity, outer, rv = look(outline.cavity), look(outline.outer), look(outline.rv)
@@ -200,7 +199,8 @@ def _paint(
     blood = _papillary_free(hx, hy, outline, scan, muscle_mm=muscle_mm, pixel=pixel)
     comb = np.maximum(np.sin(17 * angle + scan.fat_ring[3]) + 0.7 * np.sin(29 * angle + scan.fat_ring[1]), 0)
     comb = comb * np.where(np.cos(angle) < -0.5, 0.3, 1.0)  # The septum is smoother than the free wall.
-    trabecula = look(np.broadcast_to(comb, outline.cavity.shape)) * np.clip((radius - cavity + 4) / 4, 0, 1)
+    near_wall = _unit((radius - cavity + 4) / 4)
+    trabecula = look(np.broadcast_to(comb, outline.cavity.shape)) * near_wall
     _over(image, inside(cavity) * blood * (1 - np.float32(0.35) * trabecula), np.float32(BLOOD))
     image *= _coil(x, y, scan)
     return _blur(image)
@@ -209,6 +209,17 @@ def _paint(
 def _over(image: np.ndarray, share: np.ndarray, signal: np.ndarray | np.float32) -> None:
     """Lays a tissue over `image`, in place."""
     image += share * (signal - image)
+
+
+def _share(distance: np.ndarray, soft: float | np.floating) -> np.ndarray:
+    """Share of a pixel that lies inside, from the distance to the border: a ramp of width `soft`."""
+    return _unit(distance / soft + np.float32(0.5))
+
+
+def _unit(share: np.ndarray) -> np.ndarray:
+    """Clips to [0, 1] in place; np.clip takes twice the time on planes this small."""
+    np.maximum(share, 0, out=share)
+    return np.minimum(share, 1, out=share)
 
 
 def _surroundings(x: np.ndarray, y: np.ndarray, scan: Scan) -> np.ndarray:
@@ -221,8 +232,8 @@ def _surroundings(x: np.ndarray, y: np.ndarray, scan: Scan) -> np.ndarray:
     texture = sum(waves)
     image = LUNG + np.float32(0.035) * np.maximum(texture, 0)
     dome = -(34 + scan.liver_mm) + scan.liver_tilt * x - 0.0035 * (x + 12) ** 2
-    liver = np.clip((dome - y) / 3 + 0.5, 0, 1) * np.clip((scan.stomach_mm - x - 0.4 * y) / 10, 0, 1)
-    stomach = np.clip((dome - 5 - 0.006 * (x - 44) ** 2 - y) / 4 + 0.5, 0, 1) * scan.stomach_signal
+    liver = _share(dome - y, 3.0) * _unit((scan.stomach_mm - x - 0.4 * y) / 10)
+    stomach = _share(dome - 5 - 0.006 * (x - 44) ** 2 - y, 4.0) * scan.stomach_signal
     _over(image, stomach.astype(np.float32), np.float32(0.30) + np.float32(0.05) * texture)
     _over(image, liver.astype(np.float32), (scan.liver_signal * (1 + 0.05 * texture)).astype(np.float32))
     out = (
@@ -231,7 +242,7 @@ def _surroundings(x: np.ndarray, y: np.ndarray, scan: Scan) -> np.ndarray:
         - np.float32(scan.chest_mm)
     )
     for start, signal in ((-3.0, FAT * 0.75), (1.0, MUSCLE), (11.0, FAT), (11.0 + scan.fat_mm, AIR)):
-        _over(image, np.clip((out - np.float32(start)) / 2 + np.float32(0.5), 0, 1), np.float32(signal))
+        _over(image, _share(out - np.float32(start), 2.0), np.float32(signal))
     return image
 
 
@@ -239,7 +250,7 @@ def _band(hx: np.ndarray, hy: np.ndarray, scan: Scan, pixel: np.floating) -> np.
     """RV blood darkened along the moderator band, an oblique strand."""
     along, strength = scan.band
     distance = np.abs(hy + np.float32(along) * hx + np.float32(8 + 40 * along) + 0.02 * (hx + 45) ** 2)
-    return 1 - np.float32(0.45 * strength) * np.clip((1.4 - distance) / pixel + np.float32(0.5), 0, 1)
+    return 1 - np.float32(0.45 * strength) * _share(1.4 - distance, pixel)
 
 
 def _papillary_free(
@@ -257,7 +268,7 @@ def _papillary_free(
         # Muscle keeps its area while the cavity shrinks, so papillaries fill more of it at end-systole.
         half = np.minimum(np.float32(muscle_mm + 0.4 * width), np.float32(0.34) * mean)
         away = np.hypot(hx - reach * np.float32(np.cos(at)), hy - reach * np.float32(np.sin(at)))
-        blood *= 1 - muscle * np.clip((half - away) / pixel + np.float32(0.5), 0, 1)
+        blood *= 1 - muscle * _share(half - away, pixel)
     return blood
 
 

@@ -58,7 +58,7 @@ def draw_ecg_parameters(
     count = len(heart.lvef_percent)
     noise = rng.standard_normal((len(CONTINUOUS), count))
     chance, q_normal = rng.random((2, count)), rng.standard_normal(count)
-    standard = {name: heart.standard(name) for name in ("LVEDV", "LVEF", "LVM", "WT", "RVEDV", "RVEF")}
+    standard = heart.standards()
     e = {}
     for own, (name, (mean, change, deviation)) in zip(noise, CONTINUOUS.items(), strict=True):
         e[name] = mean + deviation * own

@@ -102,10 +102,15 @@ class Heart:
         """The five conditions by name, as booleans."""
         return {"LVH": self.lvh, "DCM": self.dcm, "MI": self.infarct, "LBBB": self.lbbb, "AF": self.af}
 
+    def standards(self) -> dict[str, np.ndarray]:
+        """Phenotypes by name, each less its constant mean and over its constant deviation."""
+        return {
+            name: (value - STANDARD[name][0]) / STANDARD[name][1] for name, value in self.phenotypes().items()
+        }
+
     def standard(self, name: str) -> Float[np.ndarray, " n"]:
-        """Phenotype `name` less its constant mean, over its constant deviation."""
-        mean, deviation = STANDARD[name]
-        return (self.phenotypes()[name] - mean) / deviation
+        """One of `standards`."""
+        return self.standards()[name]
 
 
 def draw_hearts(rng: np.random.Generator, count: int) -> Heart:
