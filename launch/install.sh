@@ -16,15 +16,16 @@ ecgjax_python() {
 
 ecgjax_install() {
   local extras=$1 python wanted
+  local project=".${extras:+[$extras]}"
   wanted="$extras $(cat pyproject.toml constraints.txt | cksum)"
   if [ "$(cat .venv/.ecgjax 2>/dev/null)" != "$wanted" ]; then
     python=$(ecgjax_python) || return 1
-    echo "Installing ecgjax[$extras] into .venv (about a minute)" >&2
+    echo "Installing $project into .venv (about a minute)" >&2
     if [ ! -x .venv/bin/python ]; then
       "$python" -m venv .venv || return 1
     fi
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-      --constraint constraints.txt --editable ".[$extras]" || return 1
+      --constraint constraints.txt --editable "$project" || return 1
     printf '%s' "$wanted" >.venv/.ecgjax
   fi
   PATH="$PWD/.venv/bin:$PATH"
