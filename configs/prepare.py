@@ -35,11 +35,14 @@ def _synthetic() -> ConfigDict:
         {
             "cohort": {
                 "name": "synthetic",
-                "train": 6000,
+                "train": 8000,
                 "val": 500,
                 "test": 1000,
                 "seed": 0,
                 "strength": 1.0,
+                "rate_hz": 100.0,
+                "image_size": 64,
+                "damage": 0.0,
             },
             "ecg": _ecg(rate_hz=100.0, length=1000, baseline_lambda=_LAMBDA_100HZ, clip_sigma=None),
             "cmr": _cmr(size=32, pixel_mm=140 / 32, min_slices=1),
