@@ -78,10 +78,11 @@ controls() { # SEED
     train "$s/mmcl_permuted" configs/ecg_cmr.py:demo "$seed" --config.data.pairing=permuted &&
     evaluate "$s/mmcl_permuted"
 }
+set -m # A lane in the background is a process group of its own: it can be ended with all it started.
 for seed in $(seq 0 $((seeds - 1))); do
   controls "$seed" &
   lane=$!
-  masked_then_contrastive "$seed" || { kill "$lane" 2>/dev/null && exit 1; }
+  masked_then_contrastive "$seed" || { kill -- "-$lane"; exit 1; }
   wait "$lane"
 done
 evaluate seed0/mdm --evaluator=baselines --evaluator_setting=max_labels=1500

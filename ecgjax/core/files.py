@@ -8,6 +8,11 @@ from typing import Any
 from etils import epath
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A path that means the same from every working directory; a bucket's already does."""
+    return epath.Path(path).resolve() if "://" not in os.fspath(path) else epath.Path(path)
+
+
 def write_text(path: epath.PathLike, text: str) -> None:
     """Writes to a neighbour, then renames: a reader never sees half a file."""
     path = epath.Path(path)

@@ -1,12 +1,15 @@
 """One program on every process: start-up, who leads, where logs go."""
 
 import logging
+import os
 import sys
 
 import jax
 from absl import flags
 from absl import logging as absl_logging
 from etils import epath
+
+from ecgjax.core import files
 
 
 def define_compile_cache() -> None:
@@ -29,7 +32,7 @@ def start(*, compile_cache: epath.PathLike | None = None) -> None:
     for noisy in ("jax", "orbax", "grain", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if compile_cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(compile_cache))
+        jax.config.update("jax_compilation_cache_dir", os.fspath(files.absolute(compile_cache)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

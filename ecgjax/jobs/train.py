@@ -9,6 +9,7 @@ SIGTERM or Ctrl-C saves and leaves with exit code 75; exit code 0 means trained.
 """
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ import ecgjax
 from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.core import rng, runtime, trees
-from ecgjax.core.files import read_json, write_json, write_text
+from ecgjax.core.files import absolute, read_json, write_json, write_text
 from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
@@ -70,6 +71,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
     configs.check_sections(config["init_from"], ("workdir", "step", "rules"), "config.init_from")
     configs.check_set(config, "data.directory", "steps")
+    for section, field in (("data", "directory"), ("init_from", "workdir")):
+        if config[section][field]:  # An evaluation job may run from elsewhere.
+            config[section][field] = os.fspath(absolute(config[section][field]))
     manifest = manifests.read_manifest(config["data"]["directory"])
     mesh = configs.call(meshes.make_mesh, config["mesh"], "config.mesh")
     meshes.check_batch_size(config["data"]["batch_size"], mesh)

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
-from ecgjax.core import runtime, trees
+from ecgjax.core import files, runtime, trees
 from ecgjax.core.interfaces import Tree, abstract
 from ecgjax.train.state import TrainState
 
@@ -34,7 +34,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 2, preserve: Sequence[int] = (0,)):
         check_keep(keep)
-        self._directory = epath.Path(workdir) / "checkpoints"
+        self._directory = _path(workdir)
         self._directory.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep), CustomSteps(tuple(preserve))]),
@@ -127,7 +127,7 @@ def steps(workdir: epath.PathLike) -> list[int]:
     Orbax writes its marker last: a directory under a temporary name, or (on a bucket, which knows no renaming) one
     without the marker, does not count.
     """
-    directory = epath.Path(workdir) / "checkpoints"
+    directory = _path(workdir)
     if not directory.exists():
         return []
     return sorted(
@@ -184,7 +184,7 @@ def _leaves(state: TrainState, name: str) -> bool:
 
 
 def _path(workdir: epath.PathLike) -> epath.Path:
-    return epath.Path(workdir) / "checkpoints"
+    return files.absolute(workdir) / "checkpoints"  # TensorStore refuses relative paths.
 
 
 def _misfits(directory: epath.Path, state: TrainState) -> list[str]:
