@@ -9,4 +9,4 @@ ecgjax_install "dev,raw"
 ruff format --check .
 ruff check .
 lint-imports
-python -m pytest "$@"
+python -m pytest -n auto --dist loadfile "$@"
