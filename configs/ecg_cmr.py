@@ -5,7 +5,7 @@
 
 Leave config.init_from.workdir empty to train from scratch; config.data.pairing=permuted is the control.
 
-`demo`   100 Hz, 32 px synthetic cohort: a minute or two on two CPU cores (launch/local.sh)
+`demo`   100 Hz, 32 px synthetic cohort: two to three minutes on one CPU core (launch/local.sh)
 `paper`  500 Hz, 210 px: ResNet-50 and the tiny ViT, temperature 0.1, batch 256, Adam 1e-4 with L2 1e-4, balance 0.75,
          300 epochs with 30 of warm-up; set config.steps to 300 * examples / 256
 """
@@ -24,8 +24,8 @@ def get_config(arg: str = "demo") -> ConfigDict:
 
 def _demo() -> ConfigDict:
     config = common.training()
-    config.steps = 2000
-    config.log_every, config.validate_every, config.save_every = 25, 500, 500
+    config.steps = 1600
+    config.log_every, config.validate_every, config.save_every = 25, 400, 400
     config.data.update({"batch_size": 64, "crop": 250, "modalities": ("ecg", "cmr")})
     config.objective = ConfigDict(
         {
@@ -40,7 +40,7 @@ def _demo() -> ConfigDict:
             "cmr_views": "weak",
         }
     )
-    config.optimizer.schedule.update({"learning_rate": 1.5e-3, "warmup_steps": 200})
+    config.optimizer.schedule.update({"learning_rate": 1.5e-3, "warmup_steps": 160})
     config.init_from.rules = ((r"^ecg/encoder/", "ecg/encoder/"),)
     config.evaluators = ConfigDict(
         {"linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS), "retrieval": {}}

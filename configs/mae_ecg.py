@@ -2,7 +2,7 @@
 
     python -m ecgjax train --config=configs/mae_ecg.py:demo --config.data.directory=DATA --workdir=RUN
 
-`demo`   100 Hz synthetic cohort, a transformer of width 64: a minute on two CPU cores (launch/local.sh)
+`demo`   100 Hz synthetic cohort, a transformer of width 64: a minute on one CPU core (launch/local.sh)
 `ptbxl`  100 Hz PTB-XL
 `paper`  500 Hz, the published recipe: tiny variant, mask 0.8, batch 128, rate 1e-5 * 128 / 4, decay 0.15, 400 epochs
          with 40 of warm-up; set config.steps to 400 * examples / 128

@@ -16,12 +16,12 @@ def get_config(arg: str = "ecg") -> ConfigDict:
     if arg not in encoders:
         raise ValueError(f"configs/supervised.py:{arg}: unknown; choose from {', '.join(encoders)}.")
     config = common.training()
-    config.steps = 1000
+    config.steps = 800
     config.data.update({"batch_size": 64, "crop": 250, "modalities": (arg,)})
     config.objective = ConfigDict(
         {"name": "supervised", "modality": arg, "encoder": encoders[arg], "views": "weak"}
     )
-    config.optimizer.schedule.update({"learning_rate": 2e-3, "warmup_steps": 100})
+    config.optimizer.schedule.update({"learning_rate": 2e-3, "warmup_steps": 80})
     labels = common.DEMO_LABELS  # Of the probe; training itself uses the labels of every subject.
     config.evaluators = ConfigDict({"linear_probe": common.probe(f"{arg}/embedding", max_labels=labels)})
     return config

@@ -85,7 +85,8 @@ for seed in $(seq 0 $((seeds - 1))); do
   masked_then_contrastive "$seed" || { kill -- "-$lane"; exit 1; }
   wait "$lane"
 done
-evaluate seed0/mdm --evaluator=baselines --evaluator_setting=max_labels=1500
+evaluate seed0/mdm --evaluator=baselines --evaluator_setting=max_labels=1500 \
+  --evaluator_setting="inputs=('hand_features',)"
 
 step "export embeddings"
 logged "$out/log/export.log" ecgjax export --workdir="$out/seed0/mmcl" --output="$out/export"

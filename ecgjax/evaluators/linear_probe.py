@@ -72,7 +72,7 @@ class LinearProbe:
         arrays = {"subject": examples["test"].subject, "record": examples["test"].record}
         if len(labelled) < len(examples["train"].subject):
             arrays["train_record"] = examples["train"].record[labelled]
-        for name, inputs in self._inputs(predict, splits):
+        for name, inputs in self._inputs(predict, splits, labelled):
             # One thread: the products are small, and waiting BLAS threads made a busy machine 20 times as slow.
             with threadpool_limits(1):
                 self._score(name, inputs, labelled, examples, splits, rows, scalars, arrays)
@@ -91,10 +91,15 @@ class LinearProbe:
         subjects = max(1, np.searchsorted(np.cumsum(size), limit, side="right"))
         return known[rank[index] < subjects]
 
-    def _inputs(self, predict: Predict, splits: Splits):
-        """Yields each input's name with its features [n d] by split."""
+    def _inputs(self, predict: Predict, splits: Splits, labelled: np.ndarray):
+        """Yields each input's name with its features [n d] by split; of train, those of labelled examples."""
+        count = {split: len(splits.examples(split).subject) for split in _SPLITS}
+        wanted = {split: labelled if split == "train" else np.arange(count[split]) for split in _SPLITS}
         if self.keys:
-            embedded = {split: embed(predict, splits, split, keys=self.keys) for split in _SPLITS}
+            embedded = {
+                split: embed(predict, splits, split, keys=self.keys, wanted=wanted[split])
+                for split in _SPLITS
+            }
         signals: dict[str, np.ndarray] = {}
         for name in self.inputs:
             if name in self.keys:
@@ -105,9 +110,9 @@ class LinearProbe:
                         "one vector an example: choose an embedding, a projection or logits."
                     )
             elif name == "mean":
-                x = {split: np.zeros((len(splits.examples(split).subject), 1)) for split in _SPLITS}
+                x = {split: np.zeros((len(wanted[split]), 1)) for split in _SPLITS}
             else:
-                signals = signals or {split: splits.signals_mv(split) for split in _SPLITS}
+                signals = signals or {split: splits.signals_mv(split)[wanted[split]] for split in _SPLITS}
                 x = {
                     split: baseline_features(name, signals[split], rate_hz=splits.rate_hz)
                     for split in _SPLITS
@@ -115,9 +120,8 @@ class LinearProbe:
             yield name, x
 
     def _score(self, name, inputs, labelled, examples, splits, rows, scalars, arrays):
-        standardise = probes.Standardiser.of(_filled(inputs["train"], inputs["train"])[labelled])
+        standardise = probes.Standardiser.of(_filled(inputs["train"], inputs["train"]))
         train, val, test = (standardise(_filled(inputs[split], inputs["train"])) for split in _SPLITS)
-        train = train[labelled]
         label = examples["train"].label[labelled]
         val_label, truth = examples["val"].label, examples["test"].label
         scalars[f"{name}|features"] = float(train.shape[1])

@@ -49,6 +49,7 @@ def run(args: flags.FlagValues) -> int:
         raise ValueError(
             "prepare needs --config=FILE and --directory=DIR; see `python -m ecgjax prepare --help`."
         )
+    runtime.start()
     prepare(
         args.config,
         epath.Path(args.directory),

@@ -31,6 +31,7 @@ def run(args: flags.FlagValues) -> int:
     """Reports; returns the exit code."""
     if args.config is None:
         raise ValueError("report needs --config=FILE; see `python -m ecgjax report --help`.")
+    runtime.start()
     root = epath.Path(args.root)
     if not root.is_dir():
         raise ValueError(f"--root={root} is no directory; name the one that holds the runs.")

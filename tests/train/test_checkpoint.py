@@ -230,3 +230,10 @@ def test_an_optimiser_of_another_structure_is_an_error_and_no_damage(tmp_path):
             tmp_path, state._replace(opt_state={"mu": state.opt_state["mu"], "nu": state.opt_state["mu"]})
         )
     assert checkpoint.steps(tmp_path) == [0, 3]
+
+
+def test_a_relative_workdir_is_as_good_as_an_absolute_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save("run", 4)
+    assert checkpoint.steps(tmp_path / "run") == [4]
+    assert checkpoint.read_meta("run", 4) == META
