@@ -65,7 +65,7 @@ def make_masked_config(tiny_data):
         config = mae_ecg.get_config("demo")
         config.steps, config.log_every, config.validate_every, config.save_every = 8, 1, 4, 4
         config.data.update({"directory": str(tiny_data), "batch_size": 16, "crop": 100})
-        config.objective.encoder.update({"width": 16, "depth": 1, "heads": 2})
+        config.objective.encoder.update({"width": 16, "depth": 1, "heads": 2, "patch": 50, "patch_leads": 1})
         config.objective.decoder.update({"width": 16, "depth": 1, "heads": 2})
         config.optimizer.schedule.warmup_steps = 2
         return config

@@ -43,10 +43,10 @@ def test_a_workdir_holds_every_artefact(root, run):
         "TRAINED",
         "checkpoints/0",
         "checkpoints/6",
-        "results/linear_probe/6.json",
-        "results/linear_probe/6.npz",
+        "results/linear_probe*/6.json",
+        "results/linear_probe*/6.npz",
     ):
-        assert (workdir / name).exists(), name
+        assert list(workdir.glob(name)), name
 
 
 def test_the_account_of_the_transfer_is_kept(root):
@@ -66,9 +66,8 @@ def test_a_transferred_encoder_starts_where_the_first_run_ended(root):
 
 
 def test_results_of_the_first_weights_and_the_last_differ(root):
-    results = [
-        json.loads((root / f"seed0/mdm/results/linear_probe/{step}.json").read_text()) for step in (0, 6)
-    ]
+    folder = next((root / "seed0" / "mdm" / "results").glob("linear_probe*"))
+    results = [json.loads((folder / f"{step}.json").read_text()) for step in (0, 6)]
     assert [result["step"] for result in results] == [0, 6]
     assert results[0]["checkpoint"] != results[1]["checkpoint"]
     assert [row["target"] for row in results[0]["rows"]] == [row["target"] for row in results[1]["rows"]]

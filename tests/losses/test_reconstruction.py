@@ -35,8 +35,8 @@ def test_flat_leads_give_zero_correlation_and_finite_gradients():
 
     def loss(patches, target):
         mask = jnp.ones(patches.shape[:2])
-        wanted = target.reshape(2, 6, 10)
-        return reconstruction_loss(patches, wanted, mask, leads=3, targets="normalised")["loss"]
+        wanted, ecg = target.reshape(2, 6, 10), patches.reshape(2, 3, 20)
+        return reconstruction_loss(patches, wanted, mask, ecg, target, targets="normalised")["loss"]
 
     value, gradient = jax.value_and_grad(loss)(prediction.reshape(2, 6, 10), target)
     assert bool(jnp.isfinite(value))
@@ -53,8 +53,9 @@ def test_normalised_patches_have_unit_unbiased_variance():
 
 def test_loss_weighs_its_parts_over_whole_leads():
     prediction, target = draw(2, 6, 10), draw(2, 6, 10, seed=1)
-    loss = reconstruction_loss(prediction, target, jnp.ones((2, 6)), leads=3, ncc_weight=0.25)
-    correlation = ncc(prediction.reshape(2, 3, 20), target.reshape(2, 3, 20))
+    leads = prediction.reshape(2, 3, 20), target.reshape(2, 3, 20)
+    loss = reconstruction_loss(prediction, target, jnp.ones((2, 6)), *leads, ncc_weight=0.25)
+    correlation = ncc(*leads)
     np.testing.assert_allclose(loss["ncc"], correlation)
     want = 0.75 * np.mean(np.square(prediction - target)) + 0.25 * (1 - float(correlation))
     np.testing.assert_allclose(loss["loss"], want, rtol=1e-5)
@@ -67,4 +68,4 @@ def test_loss_weighs_its_parts_over_whole_leads():
 def test_unknown_choices_are_named(options, match):
     patches = jnp.zeros((1, 2, 4))
     with pytest.raises(ValueError, match=match):
-        reconstruction_loss(patches, patches, jnp.ones((1, 2)), leads=1, **options)
+        reconstruction_loss(patches, patches, jnp.ones((1, 2)), patches, patches, **options)
