@@ -138,6 +138,8 @@ def _check(value: Any, annotation: Any, path: str) -> Any:
         raise ValueError(
             f"{path}: unknown {value!r}; choose from {', '.join(map(str, literals))}.{_near(value, literals)}"
         )
+    if value is None:
+        raise ValueError(f"{path}: not set; give it as --{path}=VALUE.")
     names = " or ".join(
         ["None" if k is types.NoneType else k.__name__ for k in kinds] + [repr(x) for x in literals]
     )

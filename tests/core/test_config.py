@@ -71,7 +71,7 @@ def test_what_the_program_supplies_is_left_out_where_the_constructor_takes_none(
     [
         ({"width": 8.0}, r"config\.model\.width: expected int, got 8\.0"),
         ({"width": True}, r"config\.model\.width: expected int, got True"),
-        ({"width": None}, r"config\.model\.width: expected int, got None"),
+        ({"width": None}, r"config\.model\.width: not set; give it as --config\.model\.width=VALUE"),
         ({"rate": "fast"}, r"config\.model\.rate: expected float, got 'fast'"),
         ({"rate": True}, r"config\.model\.rate: expected float, got True"),
         ({"on": 1}, r"config\.model\.on: expected bool, got 1"),
