@@ -1,6 +1,7 @@
 """`python -m ecgjax <verb>`: hands over to the job of that name."""
 
 import importlib
+import os
 import re
 import sys
 import textwrap
@@ -24,7 +25,7 @@ def main() -> None:
     """Console entry point."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help", "help"):
-        print(_overview())
+        _print(_overview())
         return
     if verb not in VERBS:
         sys.exit(f"ecgjax: unknown verb {verb!r}; choose from {', '.join(VERBS)}.")
@@ -32,7 +33,7 @@ def main() -> None:
     job.define()
     arguments = [f"ecgjax {verb}", *sys.argv[2:]]
     if {"-h", "--help"} & set(arguments):
-        print(_help(verb, job))
+        _print(_help(verb, job))
         return
     try:
         flags.FLAGS(arguments)
@@ -44,6 +45,13 @@ def main() -> None:
             raise
         sys.exit(f"ecgjax {verb}: {_message(error, arguments)}")
     sys.exit(status)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `| head` has read enough; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _for_the_user(error: BaseException) -> bool:

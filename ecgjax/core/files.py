@@ -13,13 +13,18 @@ def absolute(path: epath.PathLike) -> epath.Path:
     return epath.Path(path).resolve() if "://" not in os.fspath(path) else epath.Path(path)
 
 
-def write_text(path: epath.PathLike, text: str) -> None:
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Writes to a neighbour, then renames: a reader never sees half a file."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
-    partial.write_text(text)
+    partial.write_bytes(content)
     partial.replace(path)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: epath.PathLike, tree: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from ecgjax.core.files import read_json, write_json
+from ecgjax.core.files import read_json, write_bytes, write_json
 from ecgjax.data.cohorts.base import Target
 
 Batch = Mapping[str, Any]
@@ -138,15 +137,6 @@ def results_path(workdir: epath.PathLike, evaluator: str, step: int) -> epath.Pa
             f"evaluator name {evaluator!r} is no file name; use letters, digits, '_', '-' and '.'."
         )
     return epath.Path(workdir) / "results" / evaluator / f"{step}.json"
-
-
-def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Writes to a neighbour, then renames: a reader never sees half a file."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _without_nan(tree: Any) -> Any:

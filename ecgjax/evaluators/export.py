@@ -9,8 +9,9 @@ import numpy as np
 from etils import epath
 
 import ecgjax
+from ecgjax.core.files import write_bytes
 from ecgjax.data.cohorts.base import Target
-from ecgjax.evaluators.base import Predict, Splits, write_bytes
+from ecgjax.evaluators.base import Predict, Splits
 from ecgjax.evaluators.embed import embed
 
 METADATA_KEY = "ecgjax"

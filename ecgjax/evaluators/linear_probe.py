@@ -85,8 +85,10 @@ class LinearProbe:
         limit = limit if self.max_labels is None else min(limit, self.max_labels)
         if limit >= len(known):
             return known
-        names, index = np.unique(train.subject[known], return_inverse=True)
-        rank = np.random.default_rng(self.seed).permutation(len(names))
+        names, first, index = np.unique(train.subject[known], return_index=True, return_inverse=True)
+        # Numbered by first appearance: names are keyed hashes, and another key must not mean other labels.
+        rank = np.empty(len(names), np.int64)
+        rank[np.argsort(first)] = np.random.default_rng(self.seed).permutation(len(names))
         size = np.bincount(rank[index], minlength=len(names))  # Examples of each subject, in the drawn order.
         subjects = max(1, np.searchsorted(np.cumsum(size), limit, side="right"))
         return known[rank[index] < subjects]

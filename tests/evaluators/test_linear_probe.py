@@ -143,3 +143,14 @@ def test_baselines_ask_no_checkpoint():
     assert Baselines(max_labels=300).name == "baselines-300_labels"
     with pytest.raises(ValueError, match="need a checkpoint"):
         Baselines(inputs=("ecg/embedding",))
+
+
+def test_another_hash_key_labels_the_same_examples():
+    label = np.zeros((40, 1), np.float32)
+    chosen = []
+    for seed in (0, 1):
+        names = np.random.default_rng(seed).permutation(20).astype("U16")
+        subject = np.repeat(names, 2)
+        chosen.append(LinearProbe(max_labels=12)._labelled(Examples(subject, subject, label)))
+    np.testing.assert_array_equal(*chosen)
+    assert len(chosen[0]) == 12
