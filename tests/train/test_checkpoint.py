@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import shutil
 
 import grain
@@ -16,6 +17,14 @@ from ecgjax.train.state import TrainState
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
 )
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """Coroutines that Orbax left are collected here, not in a later test that would be blamed for them."""
+    yield
+    gc.collect()
+
 
 META = {"config": {"seed": 1}, "labels": [1.5, None]}
 
