@@ -26,6 +26,10 @@ class Aux(NamedTuple):
 class Objective(Protocol):
     """What is trained: pure functions over pure dicts, so that one step serves every objective."""
 
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Regexes of parameter paths that no update may touch, not even weight decay; `()` trains everything."""
+
     def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
         """Draws `params` (trained by gradient) and `extra` (batch statistics and the like)."""
 

@@ -1,10 +1,13 @@
 """What turns an embedding into a projection or into predictions."""
 
+from typing import Literal
+
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ecgjax.models.layers import uniform_by_fan_in
+from ecgjax.models.layers import uniform_by_fan_in, xavier_uniform
+from ecgjax.models.norms import BatchNorm
 
 
 class ProjectionHead(nnx.Module):
@@ -17,6 +20,52 @@ class ProjectionHead(nnx.Module):
     def __call__(self, embedding: Float[Array, "*b d"]) -> Float[Array, "*b k"]:
         """Projects; any leading axes, so that a map can be projected position by position."""
         return self.fc2(jax.nn.relu(self.fc1(embedding)))
+
+
+class MlpHead(nnx.Module):
+    """Linear without bias, batch norm, ReLU, linear; the heads of SimSiam, BYOL and Barlow Twins.
+
+    `bias` is that of the last layer; `norm_out` adds a batch norm without scale and bias after it. Weights start
+    uniform in +-1/sqrt(fan in), or Xavier uniform with bias zero, as masked pre-training draws every layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        width_in: int,
+        hidden: int,
+        width: int,
+        bias: bool = True,
+        norm_out: bool = False,
+        init: Literal["fan_in", "xavier"] = "fan_in",
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        def layer(width_in, width_out, use_bias):
+            fan_in = uniform_by_fan_in(width_in)
+            kernel, offset = (
+                (fan_in, fan_in) if init == "fan_in" else (xavier_uniform, nnx.initializers.zeros)
+            )
+            return nnx.Linear(
+                width_in,
+                width_out,
+                use_bias=use_bias,
+                dtype=dtype,
+                kernel_init=kernel,
+                bias_init=offset,
+                rngs=rngs,
+            )
+
+        self.fc1 = layer(width_in, hidden, False)
+        self.norm1 = BatchNorm(hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = layer(hidden, width, bias)
+        self.norm2 = BatchNorm(width, affine=False, dtype=dtype, rngs=rngs) if norm_out else None
+
+    def __call__(self, embedding: Float[Array, "b d"], *, train: bool) -> Float[Array, "b k"]:
+        """Projects; in training the running statistics move."""
+        hidden = jax.nn.relu(self.norm1(self.fc1(embedding), train=train))
+        out = self.fc2(hidden)
+        return out if self.norm2 is None else self.norm2(out, train=train)
 
 
 class LinearHead(nnx.Module):

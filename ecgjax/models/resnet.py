@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-EPSILON = 1e-5
-MOMENTUM = 0.9
-"""Share of the old running statistics that one training step keeps (torch calls the rest momentum, 0.1)."""
+from ecgjax.models.norms import BatchNorm, GroupNorm, wide
 
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -39,68 +37,6 @@ class Conv(nnx.Module):
             ((pad, pad), (pad, pad)),  # SAME would pad one side more at stride 2.
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-
-
-class BatchNorm(nnx.Module):
-    """Normalisation by the statistics of the global batch in training, by running ones otherwise.
-
-    The running variance is the unbiased one, as in torch.
-    """
-
-    def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
-        self.dtype = dtype
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
-        self.mean = nnx.BatchStat(jnp.zeros(channels))
-        self.var = nnx.BatchStat(jnp.ones(channels))
-
-    def __call__(self, x: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y x c"]:
-        """Normalises; in training it also moves the running statistics."""
-        mean, var = self.mean[...], self.var[...]
-        if train:
-            wide = x.astype(jnp.float32)
-            batch_mean, batch_var = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
-            n = x.size // x.shape[-1]
-            if n < 2:
-                raise ValueError(
-                    "batch norm needs two values a channel in training; use a larger batch or norm='group'."
-                )
-            unbiased = batch_var * (n / (n - 1))
-            self.mean[...] = MOMENTUM * mean + (1 - MOMENTUM) * jax.lax.stop_gradient(batch_mean)
-            self.var[...] = MOMENTUM * var + (1 - MOMENTUM) * jax.lax.stop_gradient(unbiased)
-            mean, var = batch_mean, batch_var
-        scale = jax.lax.rsqrt(var + EPSILON) * self.scale[...]
-        return ((x.astype(jnp.float32) - mean) * scale + self.bias[...]).astype(self.dtype)
-
-
-class GroupNorm(nnx.Module):
-    """Normalisation within each sample over groups of channels; no running statistics."""
-
-    def __init__(self, channels: int, *, groups: int = 8, dtype: str, rngs: nnx.Rngs):
-        if channels % groups:
-            raise ValueError(
-                f"{channels} channels do not split into {groups} groups; use widths that are multiples of it."
-            )
-        self.groups, self.dtype = groups, dtype
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
-
-    def __call__(self, x: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y x c"]:
-        """Normalises, in training and otherwise alike."""
-        # By channel first: XLA reduces over the image fast, over an image and two channels of a group slowly.
-        wide = x.astype(jnp.float32)
-        mean = wide.mean((1, 2))
-        var = jnp.mean(jnp.square(wide - mean[:, None, None]), (1, 2))
-        group_mean = self._over_group(mean)
-        group_var = self._over_group(var + jnp.square(mean - group_mean))
-        scale = jax.lax.rsqrt(group_var + EPSILON) * self.scale[...]
-        shift = self.bias[...] - group_mean * scale
-        return (wide * scale[:, None, None] + shift[:, None, None]).astype(self.dtype)
-
-    def _over_group(self, x: Float[Array, "b c"]) -> Float[Array, "b c"]:
-        b, c = x.shape
-        mean = x.reshape(b, self.groups, c // self.groups).mean(2, keepdims=True)
-        return jnp.broadcast_to(mean, (b, self.groups, c // self.groups)).reshape(b, c)
 
 
 _NORMS = {"batch": BatchNorm, "group": GroupNorm}
@@ -228,7 +164,7 @@ class ResNet(nnx.Module):
         for blocks in self.stages:
             for block in blocks:
                 x = block(x, train=train)
-        return {"embedding": x.mean((1, 2), dtype=jnp.float32).astype(x.dtype), "map": x}
+        return {"embedding": wide(x).mean((1, 2)).astype(x.dtype), "map": x}
 
     def first(self, image: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y2 x2 c2"]:
         """What enters the first stage."""

@@ -51,6 +51,11 @@ class CrossModal:
             raise ValueError(f"config.objective.balance is {self.balance}; it must lie between 0 and 1.")
         jax.eval_shape(self.init, jax.random.key(0))
 
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Everything is trained."""
+        return ()
+
     def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
         """Draws both towers, under `ecg/` and `cmr/`; batch statistics are `extra`."""
         drawn = {m: self._towers[m].init(jax.random.fold_in(key, i)) for i, m in enumerate(_MODALITIES)}

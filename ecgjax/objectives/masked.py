@@ -46,6 +46,11 @@ class Masked:
         kept_tokens(self._tokens, self.mask_ratio)
         jax.eval_shape(self.init, jax.random.key(0))
 
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Everything is trained."""
+        return ()
+
     def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
         """Draws encoder and decoder under `ecg/`."""
         key_encoder, key_decoder = jax.random.split(key)

@@ -41,6 +41,11 @@ class Supervised:
             raise ValueError("config.objective.name is supervised, but the data set has no targets.")
         jax.eval_shape(self.init, jax.random.key(0))
 
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Everything is trained."""
+        return ()
+
     def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
         """Draws the tower under its modality's name."""
         params, stats = self._tower.init(key)

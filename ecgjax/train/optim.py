@@ -1,6 +1,7 @@
 """Optimisers and schedules by name."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -77,13 +78,33 @@ def adam_l2(
 OPTIMIZERS = {"adamw": adamw, "adam_l2": adam_l2}
 
 
-def build(section: Mapping[str, Any], *, steps: int, path: str = "config.optimizer"):
-    """Builds the optimiser and its schedule; returns both, the schedule for the log."""
+def build(
+    section: Mapping[str, Any],
+    *,
+    steps: int,
+    frozen: Sequence[str] = (),
+    path: str = "config.optimizer",
+):
+    """Builds the optimiser and its schedule; returns both, the schedule for the log.
+
+    Parameters whose path one of the regexes `frozen` finds are not updated and hold no moments.
+    """
     fields = dict(section)
     if "schedule" not in fields:
         raise ValueError(f"{path}.schedule: missing section; name one of {', '.join(SCHEDULES)}.")
     schedule = configs.build(SCHEDULES, fields.pop("schedule"), f"{path}.schedule", steps=steps)
-    return configs.build(OPTIMIZERS, fields, path, schedule=schedule), schedule
+    tx = configs.build(OPTIMIZERS, fields, path, schedule=schedule)
+    return (freeze(tx, frozen) if frozen else tx), schedule
+
+
+def freeze(tx: optax.GradientTransformation, paths: Sequence[str]) -> optax.GradientTransformation:
+    """Leaves parameters alone whose path one of the regexes finds; `tx` sees the others only."""
+    find = re.compile("|".join(f"(?:{path})" for path in paths)).search
+
+    def label(params):
+        return trees.map_named(lambda name, _: "frozen" if find(name) else "trained", params)
+
+    return optax.multi_transform({"trained": tx, "frozen": optax.set_to_zero()}, label)
 
 
 def _descend(schedule: optax.Schedule) -> optax.GradientTransformation:

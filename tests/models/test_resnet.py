@@ -5,7 +5,8 @@ import pytest
 from filled import build
 from flax import nnx
 
-from ecgjax.models.resnet import VARIANTS, BatchNorm, Conv, ResNet
+from ecgjax.models.norms import BatchNorm
+from ecgjax.models.resnet import VARIANTS, Conv, ResNet
 
 
 def make(**changes):

@@ -9,15 +9,20 @@ from ecgjax.models.resnet import VARIANTS, ResNet
 NAMES = {"r18": "resnet18", "r50": "resnet50"}
 
 
+USES = {"resnet": ["*"]}
+
+
 @pytest.fixture(scope="module")
-def golden(goldens):
-    return Golden(goldens, "resnet")
+def golden(goldens, precision):
+    return Golden(goldens, "resnet", precision)
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def setting(request, golden):
     short = request.param
-    graphdef, params, stats = zeros(lambda: ResNet(**VARIANTS[NAMES[short]], rngs=nnx.Rngs(0)))
+    graphdef, params, stats = zeros(
+        lambda: ResNet(**VARIANTS[NAMES[short]], dtype=golden.precision, rngs=nnx.Rngs(0))
+    )
     names = golden[f"{short}/grad__names"]
     fill_by_formula(params, names, golden.meta["base_seed"])
     names = [n for n in golden[f"{short}/bn_after1__names"] if "running" in n]
@@ -39,11 +44,10 @@ def stages(model, image, *, train):
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_forward(golden, setting, mode):
     short, graphdef, params, stats = setting
-    image = jnp.asarray(golden[f"{short}/x"].transpose(0, 2, 3, 1))
-    with jax.default_matmul_precision("highest"):
-        maps, embedding = jax.jit(lambda p, s: stages(merge(graphdef, p, s), image, train=mode == "train"))(
-            params, stats
-        )
+    image = golden.input(f"{short}/x").transpose(0, 2, 3, 1)
+    maps, embedding = jax.jit(lambda p, s: stages(merge(graphdef, p, s), image, train=mode == "train"))(
+        params, stats
+    )
     for name, value in maps.items():
         golden.check(f"{short}/{mode}/{name}", value)
     golden.check(f"{short}/{mode}/feat", embedding)
@@ -51,15 +55,14 @@ def test_forward(golden, setting, mode):
 
 def test_gradient_and_running_statistics(golden, setting):
     short, graphdef, params, stats = setting
-    image = jnp.asarray(golden[f"{short}/x"].transpose(0, 2, 3, 1))
+    image = golden.input(f"{short}/x").transpose(0, 2, 3, 1)
 
     def loss(params):
         model = merge(graphdef, params, stats)
         value = jnp.mean(jnp.square(model(image, train=True)["embedding"]))
         return value, nnx.to_pure_dict(nnx.split(model, nnx.Param, ...)[2])
 
-    with jax.default_matmul_precision("highest"):
-        (value, moved), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (value, moved), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     golden.check(f"{short}/train/loss", value, floor=1e-5)
     golden.check_gradients(f"{short}/bn_after1", moved, floor=2e-5)
     # Batch norm over few values and ReLU kinks make the deep net chaotic in float32 (goldens' README).
