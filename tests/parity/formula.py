@@ -24,6 +24,8 @@ _RENAMES = (
     (r"\bbn([1-3])\.", r"norm\1."),
     (r"downsample\.0\.", "shortcut.conv."),
     (r"downsample\.1\.", "shortcut.norm."),
+    (r"^(projector|predictor)\.([01])\.", lambda m: f"{m[1]}.{('fc1', 'norm1')[int(m[2])]}."),
+    (r"^(projector|predictor)\.([34])\.", lambda m: f"{m[1]}.{('fc2', 'norm2')[int(m[2]) - 3]}."),
     (r"^decoder_(embed|blocks|norm|pred)\b", r"decoder.\1"),
     (r"decoder\.pred\.", "decoder.predict."),
     (r"^mask_token", "decoder.mask_token"),
