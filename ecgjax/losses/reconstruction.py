@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ecgjax.core.precision import wide
+
 
 def reconstruction_loss(
     prediction: Float[Array, "b n p"],
@@ -34,20 +36,20 @@ def reconstruction_loss(
 
 def mse_all(prediction: Float[Array, "b n p"], target: Float[Array, "b n p"]) -> Float[Array, ""]:
     """Mean squared error over all patches."""
-    return jnp.mean(jnp.square(_wide(prediction) - _wide(target)))
+    return jnp.mean(jnp.square(wide(prediction) - wide(target)))
 
 
 def mse_masked(
     prediction: Float[Array, "b n p"], target: Float[Array, "b n p"], mask: Float[Array, "b n"]
 ) -> Float[Array, ""]:
     """Mean squared error over the patches where `mask` is 1; 0 if there are none."""
-    error = jnp.mean(jnp.square(_wide(prediction) - _wide(target)), axis=-1)
+    error = jnp.mean(jnp.square(wide(prediction) - wide(target)), axis=-1)
     return jnp.sum(error * mask) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def ncc(prediction: Float[Array, "b l t"], target: Float[Array, "b l t"]) -> Float[Array, ""]:
     """Normalised correlation of each lead over its whole length, averaged; a flat lead correlates by 0."""
-    products = _standardise(_wide(prediction)) * _standardise(_wide(target))
+    products = _standardise(wide(prediction)) * _standardise(wide(target))
     return jnp.mean(jnp.sum(products, axis=-1) / (target.shape[-1] - 1))
 
 
@@ -63,11 +65,6 @@ def _standardise(signal):
 
 def normalise_patches(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
     """Each patch minus its mean over its deviation (unbiased variance, 1e-6 inside the root)."""
-    patches = _wide(patches)
+    patches = wide(patches)
     centred = patches - patches.mean(-1, keepdims=True)
     return centred / jnp.sqrt(patches.var(-1, ddof=1, keepdims=True) + 1e-6)
-
-
-def _wide(x):
-    """Float32 or wider."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
