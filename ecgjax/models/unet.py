@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ecgjax.core.precision import wide
 from ecgjax.models.layers import uniform_by_fan_in
-from ecgjax.models.norms import wide
 
 SLOPE = 0.2
 """Of the leaky ReLU below 0; the draw of the kernels allows for it."""

@@ -74,6 +74,11 @@ def frames_read(names: Sequence[str] | None, frames: Sequence[str], path: str) -
     return {"channels": len(names), "reads": tuple(frames.index(name) for name in names)}
 
 
+def head_dtype(section: Mapping[str, Any]) -> str:
+    """The precision of a head on this encoder: float32 on bfloat16 too, since heads are small and losses exact."""
+    return "float64" if section.get("dtype") == "float64" else "float32"
+
+
 def check_crop(section: Mapping[str, Any], crop: int, path: str) -> None:
     """Raises where the ECG crop does not split into whole patches."""
     patch = section.get("patch")
