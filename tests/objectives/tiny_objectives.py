@@ -24,6 +24,7 @@ RESNET = {"name": "resnet", "block": "basic", "depths": (1, 1), "widths": (8, 16
 TOWERS = {"name": "cross_modal", "ecg": VIT, "hidden": 16, "projection": 8, "temperature": 0.2}
 # Compiling the published augmentations takes most of the time; they have tests of their own.
 TOWERS |= {"ecg_views": "weak", "cmr_views": "weak"}
+SIAMESE = {"views": "weak", "projection": 8}
 
 SECTIONS = {
     "masked": {
@@ -53,6 +54,37 @@ SECTIONS = {
     "cross_modal frozen": {**TOWERS, "cmr": {"name": "unet", "widths": (8, 8)}, "freeze": ("cmr",)},
     "supervised ecg": {"name": "supervised", "modality": "ecg", "encoder": {**VIT, "pooling": "attention"}},
     "supervised cmr": {"name": "supervised", "modality": "cmr", "encoder": {**RESNET, "norm": "batch"}},
+    "simclr cmr": {"name": "simclr", "modality": "cmr", "encoder": {**RESNET, "norm": "batch"}, **SIAMESE},
+    "simclr halves": {
+        "name": "simclr",
+        "modality": "ecg",
+        "encoder": VIT,
+        "pairs": "halves",
+        "contrast": "info_nce",
+        **SIAMESE,
+    },
+    "byol ecg": {
+        "name": "byol",
+        "modality": "ecg",
+        "encoder": VIT,
+        "hidden": 16,
+        "momentum": 0.9,
+        "momentum_steps": 100,
+        **SIAMESE,
+    },
+    "barlow_twins ecg": {
+        "name": "barlow_twins",
+        "modality": "ecg",
+        "encoder": VIT,
+        "hidden": 16,
+        "off_diagonal": 0.1,
+        **SIAMESE,
+    },
+    "cross_modal_byol": {
+        **{k: v for k, v in TOWERS.items() if k != "temperature"},
+        "name": "cross_modal_byol",
+        "cmr": {**RESNET, "norm": "batch"},
+    },
 }
 
 
@@ -71,6 +103,8 @@ def initial(name):
     draw = np.random.default_rng(1)
 
     def fill(path, leaf):
+        if leaf.dtype == jnp.int32:
+            return jnp.zeros(leaf.shape, leaf.dtype)
         if path.endswith(("scale", "var")):
             return jnp.ones(leaf.shape)
         if path.endswith(("bias", "mean")):
