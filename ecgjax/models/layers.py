@@ -60,7 +60,8 @@ class Attention(nnx.Module):
 
 
 def _attention_weights(query, key):
-    scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    precision = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=precision)
     return jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
 
 

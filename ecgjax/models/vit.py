@@ -16,6 +16,7 @@ from ecgjax.models.layers import (
     linear,
     uniform_by_fan_in,
 )
+from ecgjax.models.norms import wide
 from ecgjax.models.posemb import sincos_positions
 
 
@@ -176,7 +177,7 @@ def patch_columns(length: int, patch: int) -> int:
 
 
 def _mean(tokens):
-    return tokens.mean(1, dtype=jnp.float32).astype(tokens.dtype)
+    return wide(tokens).mean(1).astype(tokens.dtype)
 
 
 def _check_choice(name, value, choices):
