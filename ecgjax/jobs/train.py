@@ -83,7 +83,14 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         crop=config["data"]["crop"],
         labels=setup.label_columns(manifest),
     )
-    tx, schedule = optim.build(config["optimizer"], steps=config["steps"], frozen=objective.frozen_paths)
+    batch_size = config["data"]["batch_size"]
+    tx, schedule = optim.build(
+        config["optimizer"],
+        steps=config["steps"],
+        frozen=objective.frozen_paths,
+        batch_size=batch_size,
+        steps_per_epoch=max(manifest.split("train").examples // batch_size, 1),
+    )
     rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}
     rhythm = configs.call(loop.Rhythm, rhythm_fields, "config")
     section = {"name": "orbax", **config["checkpoint"]}
