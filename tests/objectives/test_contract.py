@@ -1,6 +1,9 @@
 """What every registered objective must satisfy."""
 
 import functools
+import json
+import os
+import pathlib
 
 import jax
 import numpy as np
@@ -14,6 +17,8 @@ from ecgjax.objectives import OBJECTIVES
 
 KEY = jax.random.key(7)
 NAMES = list(SECTIONS)
+RECORDED = pathlib.Path(__file__).with_name("golden_steps.json")
+RECORDING = "ECGJAX_RECORD_GOLDEN_STEPS"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,6 +79,32 @@ def test_eight_devices_compute_what_one_does(name, shape, one_device):
         got = trees.flatten(many)[path]
         scale = max(np.abs(want).max(), 1e-2)
         np.testing.assert_allclose(got / scale, want / scale, atol=1e-4, err_msg=path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_step_is_the_recorded_one(name, one_device):
+    """Guards against the accidental change: of draws, of a default, of an order of operations.
+
+    Where a change is meant, record anew (ECGJAX_RECORD_GOLDEN_STEPS=1, without xdist) and explain it in the commit.
+    """
+    step = one_device[name]
+    norms = {branch: float(optax.tree.norm(tree)) for branch, tree in branches(step["grads"]).items()}
+    scalars = {key: float(value) for key, value in {"loss": step["loss"], **step["metrics"]}.items()}
+    got = {"scalars": scalars, "gradient_norms": norms}
+    recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+    if os.environ.get(RECORDING):
+        recorded[name] = got
+        RECORDED.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
+    want = recorded[name]
+    for kind in got:
+        assert got[kind].keys() == want[kind].keys(), kind
+        for key, value in got[kind].items():
+            np.testing.assert_allclose(value, want[kind][key], rtol=1e-4, atol=1e-6, err_msg=f"{kind} {key}")
+
+
+def branches(params):
+    """Subtrees two levels down, such as ecg/encoder."""
+    return {f"{m}/{part}": tree for m, parts in params.items() for part, tree in parts.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
