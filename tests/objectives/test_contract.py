@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -108,11 +109,13 @@ def branches(params):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_reach_every_parameter(name, one_device):
+def test_gradients_reach_every_parameter_but_frozen_ones(name, one_device):
     # What a pooling leaves aside: a class token that nobody reads still feeds the others by attention.
     dead = [path for path, leaf in trees.flatten(one_device[name]["grads"]).items() if not np.any(leaf)]
+    frozen = [path for path in dead if any(re.search(rule, path) for rule in objective(name).frozen_paths)]
+    assert bool(frozen) == bool(objective(name).frozen_paths)
     # The key bias of attention cancels in the softmax, up to rounding; anything else must move.
-    assert not [path for path in dead if "bias" not in path], dead
+    assert not [path for path in set(dead) - set(frozen) if "bias" not in path], dead
 
 
 @pytest.mark.parametrize("name", NAMES)

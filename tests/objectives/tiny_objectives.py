@@ -1,6 +1,7 @@
 """The smallest instance of every registered objective, and a batch for all of them."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,15 @@ SECTIONS = {
     },
     "cross_modal group": {**TOWERS, "cmr": {**RESNET, "norm": "group"}},
     "cross_modal batch": {**TOWERS, "cmr": {**RESNET, "norm": "batch"}},
+    "cross_modal alike online": {
+        **TOWERS,
+        "cmr": {**RESNET, "norm": "group", "frames": ("ES", "ED")},
+        "contrast": "supervised_contrastive",
+        "similarity": "labels",
+        "threshold": 0.99,
+        "online": {"modality": "cmr", "label": "lbbb"},
+    },
+    "cross_modal frozen": {**TOWERS, "cmr": {"name": "unet", "widths": (8, 8)}, "freeze": ("cmr",)},
     "supervised ecg": {"name": "supervised", "modality": "ecg", "encoder": {**VIT, "pooling": "attention"}},
     "supervised cmr": {"name": "supervised", "modality": "cmr", "encoder": {**RESNET, "norm": "batch"}},
     "simclr cmr": {"name": "simclr", "modality": "cmr", "encoder": {**RESNET, "norm": "batch"}, **SIAMESE},
@@ -82,7 +92,7 @@ SECTIONS = {
 def objective(name):
     fields = dict(SECTIONS[name])
     make = OBJECTIVES[fields.pop("name")]
-    if make is OBJECTIVES["supervised"]:
+    if "labels" in inspect.signature(make).parameters:
         fields["labels"] = LABELS
     return make(spec=SPEC, crop=40, **fields)
 
