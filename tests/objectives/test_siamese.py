@@ -129,6 +129,19 @@ def test_the_halves_of_a_record_are_its_views():
         np.testing.assert_allclose(got[key], (parts[0][key] + parts[1][key]) / 2, atol=1e-5)
 
 
+def test_each_view_cuts_its_own_window():
+    fields = {**_fields("simclr halves"), "pairs": "views", "views": "none", "window": 20}
+    simclr = OBJECTIVES["simclr"](spec=SPEC, crop=40, **fields)
+    clock = jnp.broadcast_to(jnp.arange(40.0), (64, 3, 40))  # Every sample says where it was.
+    first, second = (np.asarray(view) for view in simclr._views(jax.random.key(0), clock))
+    assert first.shape == second.shape == (64, 3, 20)
+    np.testing.assert_array_equal(np.diff(first, axis=2), 1)
+    starts = np.stack([first[:, 0, 0], second[:, 0, 0]])
+    assert starts.min() >= 0
+    assert starts.max() <= 20
+    assert abs(np.corrcoef(starts)[0, 1]) < 0.4  # 64 independent pairs: a deviation of 0.125.
+
+
 def test_the_first_view_is_always_changed_and_the_second_at_its_rate():
     simclr = OBJECTIVES["simclr"](spec=SPEC, crop=40, **{**_fields("simclr cmr"), "view_rate": 0.5})
     cmr = jnp.tile(batch()["cmr"], (16, 1, 1, 1))
@@ -151,7 +164,11 @@ def test_an_image_head_is_as_wide_inside_as_the_embedding():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"modality": "cmr", "encoder": RESNET, "pairs": "halves"}, "CMR has not"),
+        ({"modality": "cmr", "encoder": RESNET, "pairs": "halves"}, "not for modality cmr"),
+        ({"pairs": "halves", "window": 20}, "leave one out"),
+        ({"window": 25}, "multiple of config.objective.encoder.patch = 10"),
+        ({"window": 50}, "at most config.data.crop = 40"),
+        ({"view_rate": 1.5}, "view_rate is 1.5"),
         ({"pairs": "halves", "encoder": {**VIT, "patch": 40}}, "take a multiple of 80"),
         ({"temperature": 0.0}, "temperature is 0.0"),
     ],

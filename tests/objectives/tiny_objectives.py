@@ -84,6 +84,7 @@ SECTIONS = {
         **{k: v for k, v in TOWERS.items() if k != "temperature"},
         "name": "cross_modal_byol",
         "cmr": {**RESNET, "norm": "batch"},
+        "online": {"modality": "ecg", "label": "lbbb"},
     },
 }
 
