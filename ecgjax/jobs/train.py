@@ -67,10 +67,12 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     config = configs.plain(config)
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
     configs.check_set(config, "data.directory", "steps")
-    config["data"]["directory"] = os.fspath(absolute(config["data"]["directory"]))
+    for name in ("directory", "similarity"):
+        if config["data"][name]:  # An evaluation job may run from elsewhere.
+            config["data"][name] = os.fspath(absolute(config["data"][name]))
     initial.sections(config["init_from"])
     for section in (config["init_from"], *config["init_from"]["also"]):
-        if section["workdir"]:  # The same run may be resumed from elsewhere.
+        if section["workdir"]:
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
     mesh = configs.call(meshes.make_mesh, config["mesh"], "config.mesh")
@@ -210,12 +212,15 @@ def _check_step(
         shape = (size, spec.cmr.height, spec.cmr.width, len(spec.cmr.frames))
         batch["cmr"] = jax.ShapeDtypeStruct(shape, "float32")
     key = jax.eval_shape(lambda: jax.random.key(0))
-    train_step.eval_shape(state, batch, key)
     if metrics:
         known = [f"val_{name}" for name in eval_step.eval_shape(state, batch, key)]
         for path, name in metrics.items():
             if name not in known:
                 raise ValueError(f"{path} is {name!r}; validation knows {', '.join(known)}.")
+    if config["data"]["similarity"]:  # Comes with training batches only.
+        examples = manifest.split("train").examples
+        batch["similarity"] = jax.ShapeDtypeStruct((size, examples), "float32")
+    train_step.eval_shape(state, batch, key)
 
 
 def _train_iterator(config: Mapping[str, Any]):
