@@ -95,7 +95,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     train_step, eval_step = step.compile_steps(objective, tx, mesh)
     _check_step(config, manifest, abstract, train_step)
     fresh = not checkpoint.steps(workdir)
-    source = _source(config["init_from"], manifest.input_spec, abstract, mesh) if fresh else None
+    source = _source(config, manifest.input_spec, abstract, mesh) if fresh else None
     if dry_run:
         _describe(config, manifest.input_spec, abstract, mesh)
         return 0
@@ -112,9 +112,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     else:
         state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"))
         if source is None:  # Every checkpoint was damaged.
-            source = _source(config["init_from"], manifest.input_spec, abstract, mesh)
+            source = _source(config, manifest.input_spec, abstract, mesh)
         if source is not None:
-            state = _initialise(state, source, config["init_from"], workdir)
+            state = _initialise(state, source, config, manifest.input_spec, workdir)
     runtime.say(
         f"{workdir}: {config['objective']['name']}, {trees.count(state.params):,} parameters, "
         f"{manifest.split('train').examples} training examples, {runtime.devices()}."
@@ -256,9 +256,10 @@ def _open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: mani
 
 
 def _source(
-    section: Mapping[str, Any], spec: InputSpec, state: states.TrainState, mesh: Mesh
+    config: Mapping[str, Any], spec: InputSpec, state: states.TrainState, mesh: Mesh
 ) -> setup.Trained | None:
     """The checkpoint to start from, tried on the shapes of `state`; None where the config names none."""
+    section = config["init_from"]
     if not section["workdir"]:
         return None
     source_dir = epath.Path(section["workdir"])
@@ -267,15 +268,22 @@ def _source(
         raise ValueError(
             f"config.init_from.workdir {source_dir} was trained on other ECG input: {'; '.join(lines)}."
         )
-    transfer(state.params, source.params, rules=[tuple(rule) for rule in section["rules"]])
+    _transfer(state.params, source, config, spec)
     return source
 
 
-def _initialise(state, source: setup.Trained, section: Mapping[str, Any], workdir: epath.Path):
+def _transfer(params: Tree, source: setup.Trained, config: Mapping[str, Any], spec: InputSpec):
+    rules = [tuple(rule) for rule in config["init_from"]["rules"]]
+    return transfer(params, source.params, rules=rules, rows=setup.token_rows(config, spec))
+
+
+def _initialise(
+    state, source: setup.Trained, config: Mapping[str, Any], spec: InputSpec, workdir: epath.Path
+):
     """Copies weights of another run by path rules; the account of every leaf is printed and kept."""
-    params, account = transfer(state.params, source.params, rules=[tuple(rule) for rule in section["rules"]])
+    params, account = _transfer(state.params, source, config, spec)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
-    text = f"initialised from {section['workdir']} step {source.step}: {account}"
+    text = f"initialised from {config['init_from']['workdir']} step {source.step}: {account}"
     runtime.say(text)
     if runtime.is_lead():
         write_text(workdir / "init_from.txt", text + "\n" + "\n".join(account.copied) + "\n")

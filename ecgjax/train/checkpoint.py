@@ -113,6 +113,16 @@ class Checkpoints:
         self._manager.reload()
 
 
+def write_params(
+    workdir: epath.PathLike, step: int, params: Tree, extra: Tree, meta: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint that can be read but not resumed: no optimiser, no data position."""
+    both = {"params": params, "extra": extra}
+    items = {name: ocp.args.StandardSave(tree) for name, tree in both.items() if jax.tree.leaves(tree)}
+    with ocp.CheckpointManager(_path(workdir)) as manager:
+        manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(dict(meta))))
+
+
 def check_keep(keep: int) -> None:
     """Raises where so few checkpoints would be kept that a reader may lose its own."""
     if keep < 2:
