@@ -109,7 +109,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
     _check_step(config, manifest, abstract, train_step, eval_step, metrics)
     fresh = not checkpoint.steps(workdir)
-    sources = initial.open_sources(config["init_from"], manifest.input_spec, abstract, mesh) if fresh else ()
+    sources = initial.open_sources(config, manifest.input_spec, abstract, mesh) if fresh else ()
     if dry_run:
         _describe(config, manifest.input_spec, abstract, mesh, watched=(best, stopping))
         return 0
@@ -128,7 +128,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     else:
         state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"))
         if not fresh:  # Every checkpoint was damaged.
-            sources = initial.open_sources(config["init_from"], manifest.input_spec, abstract, mesh)
+            sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
         if sources:
             state = initial.initialise(state, sources, workdir)
     runtime.say(
