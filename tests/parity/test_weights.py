@@ -15,7 +15,15 @@ from ecgjax.jobs.conversion import Wishes
 
 USES = {
     "vit_small": ["sd_*", "x", "feat_*"],
-    "mmcl_small": ["eval/img_feat", "eval/z_img", "eval/ecg_feat", "eval/z_ecg", "image", "ecg", "grad__names"],
+    "mmcl_small": [
+        "eval/img_feat",
+        "eval/z_img",
+        "eval/ecg_feat",
+        "eval/z_ecg",
+        "image",
+        "ecg",
+        "grad__names",
+    ],
 }
 PRECISIONS = ("float32",)
 POOLINGS = {"avg": "mean", "attn": "attention", "cls": "cls"}
@@ -43,13 +51,17 @@ def test_an_encoder_of_a_file_gives_the_embedding_of_the_reference(goldens, shor
 
 def test_a_full_contrastive_checkpoint_gives_both_embeddings_and_projections(goldens, tmp_path):
     golden = Golden(goldens, "mmcl_small")
-    _, leads, length = golden.meta["img"]
-    ecg, patch = golden.meta["ecg"], golden.meta["patch"][1]
-    shapes = published.transformer(ecg["embed_dim"], ecg["depth"], leads=leads, columns=length // patch, patch=patch)
+    ecg, settings = golden.meta["ecg_model"], golden.meta["hparams"]
+    (_, leads, length), (_, patch) = settings["input_size"], settings["patch_size"]
+    shapes = published.transformer(
+        ecg["embed_dim"], ecg["depth"], leads=leads, columns=length // patch, patch=patch
+    )
     shapes = published.prefixed("encoder_ecg.", shapes)
-    shapes |= published.prefixed("encoder_ecg.fc_norm.", {"weight": (ecg["embed_dim"],), "bias": (ecg["embed_dim"],)})
+    shapes |= published.prefixed(
+        "encoder_ecg.fc_norm.", {"weight": (ecg["embed_dim"],), "bias": (ecg["embed_dim"],)}
+    )
     shapes |= published.resnet((2, 2, 2, 2), (64, 128, 256, 512))
-    shapes |= published.heads(ecg["embed_dim"], 512, golden.meta["hidden"], golden.meta["projection"])
+    shapes |= published.heads(ecg["embed_dim"], 512, settings["embedding_dim"], settings["projection_dim"])
     assert {n for n in golden["grad__names"] if not n.startswith("encoder_ecg.head")} <= shapes.keys()
     state = published.by_formula(shapes, base=golden.meta["base_seed"], leads=leads)
     batch = {"ecg": golden["ecg"][:, 0], "cmr": golden["image"].transpose(0, 2, 3, 1)}
