@@ -10,8 +10,8 @@ def reconstruction_loss(
     prediction: Float[Array, "b n p"],
     target: Float[Array, "b n p"],
     mask: Float[Array, "b n"],
-    prediction_ecg: Float[Array, "b l t"],
-    target_ecg: Float[Array, "b l t"],
+    prediction_ecg: Float[Array, "b *c l t"],
+    target_ecg: Float[Array, "b *c l t"],
     *,
     ncc_weight: float = 0.1,
     scope: str = "all",
@@ -35,7 +35,7 @@ def reconstruction_loss(
 
 
 def mse_all(prediction: Float[Array, "b n p"], target: Float[Array, "b n p"]) -> Float[Array, ""]:
-    """Mean squared error over all patches."""
+    """Mean squared error over all patches; the newest reference adds 1e-5 to the count, which no figure shows."""
     return jnp.mean(jnp.square(wide(prediction) - wide(target)))
 
 
@@ -47,8 +47,12 @@ def mse_masked(
     return jnp.sum(error * mask) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def ncc(prediction: Float[Array, "b l t"], target: Float[Array, "b l t"]) -> Float[Array, ""]:
-    """Normalised correlation of each lead over its whole length, averaged; a flat lead correlates by 0."""
+def ncc(prediction: Float[Array, "b *c l t"], target: Float[Array, "b *c l t"]) -> Float[Array, ""]:
+    """Normalised correlation of each channel and lead over its whole length, averaged.
+
+    A flat lead correlates by 0. The reference's first release subtracts the prediction's variance instead of its
+    mean, which leaves the value as it is, since the standardised target sums to 0.
+    """
     products = _standardise(wide(prediction)) * _standardise(wide(target))
     return jnp.mean(jnp.sum(products, axis=-1) / (target.shape[-1] - 1))
 

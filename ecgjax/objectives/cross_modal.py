@@ -147,10 +147,18 @@ class CrossModal:
         return value, Aux(metrics, moved)
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
-        """Embedding and projection of every modality that the batch holds."""
-        out, _ = self._apply(params, extra, self._inputs(batch), train=False, key=None)
+        """Embedding, projection and local projections of every modality that the batch holds.
+
+        `ecg/input` and `cmr/input` are what the encoders read, so that maps can be laid over it.
+        """
+        views = self._inputs(batch)
+        out, _ = self._apply(params, extra, views, train=False, key=None)
         wanted = ("embedding", "projection", "tokens", "map")
-        return {f"{m}/{name}": out[m][name] for m in out for name in wanted if name in out[m]}
+        found = {f"{m}/{name}": out[m][name] for m in out for name in wanted if name in out[m]}
+        for m, x in views.items():
+            local, _ = self._towers[m].apply(params[m], extra[m], x, out[m], method="localise")
+            found |= {f"{m}/input": x, **{f"{m}/{name}": value for name, value in local.items()}}
+        return found
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
         """Nothing follows the parameters; batch statistics moved in the forward pass."""

@@ -7,10 +7,10 @@ from flax import nnx
 
 from ecgjax.core import config as configs
 from ecgjax.core.spec import InputSpec
-from ecgjax.models import ENCODERS, resnet, vit
+from ecgjax.models import ENCODERS, mae, resnet, vit
 
 Modality = Literal["ecg", "cmr"]
-VARIANTS = {"vit": vit.VARIANTS, "resnet": resnet.VARIANTS}
+VARIANTS = {"vit": vit.VARIANTS, "mae": mae.VARIANTS, "resnet": resnet.VARIANTS}
 
 
 def with_variant(section: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -20,6 +20,8 @@ def with_variant(section: Mapping[str, Any], path: str) -> dict[str, Any]:
     if variant is None:
         return fields
     known = VARIANTS.get(fields.get("name"), {})
+    if variant in vit.REFUSED_VARIANTS:
+        raise ValueError(f"{path}.variant: {variant} cannot be built: {vit.REFUSED_VARIANTS[variant]}.")
     if variant not in known:
         raise ValueError(f"{path}.variant: unknown {variant!r}; choose from {', '.join(known)}.")
     return {**known[variant], **fields}

@@ -24,6 +24,8 @@ _RENAMES = (
     (r"\bbn([1-3])\.", r"norm\1."),
     (r"downsample\.0\.", "shortcut.conv."),
     (r"downsample\.1\.", "shortcut.norm."),
+    (r"^(projector|predictor)\.([01])\.", lambda m: f"{m[1]}.{('fc1', 'norm1')[int(m[2])]}."),
+    (r"^(projector|predictor)\.([34])\.", lambda m: f"{m[1]}.{('fc2', 'norm2')[int(m[2]) - 3]}."),
     (r"^decoder_(embed|blocks|norm|pred)\b", r"decoder.\1"),
     (r"decoder\.pred\.", "decoder.predict."),
     (r"^mask_token", "decoder.mask_token"),
@@ -84,6 +86,19 @@ def draw(name: str, shape: tuple, base: int) -> np.ndarray:
     else:
         value = n / np.sqrt(np.prod(shape[1:]))
     return value.astype(np.float32)
+
+
+def positions(*, leads: int, columns: int, width: int) -> np.ndarray:
+    """The table that the golden models start from: as the library's, but with angles in float32."""
+    frequency = 1.0 / 10000 ** (np.arange(width // 4, dtype=np.float32) / np.float32(width / 4))
+
+    def encode(position):
+        angle = position.astype(np.float32)[:, None] * frequency
+        return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+
+    lead, column = np.divmod(np.arange(leads * columns), columns)
+    table = np.concatenate([encode(column), encode(lead)], axis=1)
+    return np.concatenate([np.zeros((1, width), np.float32), table])
 
 
 def get(tree, path):
