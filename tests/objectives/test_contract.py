@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -112,7 +113,17 @@ def test_gradients_reach_every_parameter(name, one_device):
     # What a pooling leaves aside: a class token that nobody reads still feeds the others by attention.
     dead = [path for path, leaf in trees.flatten(one_device[name]["grads"]).items() if not np.any(leaf)]
     # The key bias of attention cancels in the softmax, up to rounding; anything else must move.
-    assert not [path for path in dead if "bias" not in path], dead
+    assert not [path for path in dead if "bias" not in path and not frozen(name, path)], dead
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frozen_parameters_have_no_gradient(name, one_device):
+    for path, leaf in trees.flatten(one_device[name]["grads"]).items():
+        assert not (frozen(name, path) and np.any(leaf)), path
+
+
+def frozen(name, path):
+    return any(re.search(pattern, path) for pattern in objective(name).frozen_paths)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,6 +160,7 @@ def test_only_batch_norm_has_statistics_and_training_moves_them(name, one_device
     has_batch_norm = any(
         part.get("norm") == "batch" for part in SECTIONS[name].values() if isinstance(part, dict)
     )
+    has_batch_norm |= SECTIONS[name].get("mode") == "probe"
     assert bool(jax.tree.leaves(extra)) == has_batch_norm
     assert (trees.digest(one_device[name]["extra"]) != trees.digest(extra)) == has_batch_norm
 

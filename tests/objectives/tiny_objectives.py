@@ -43,6 +43,25 @@ SECTIONS = {
     "cross_modal batch": {**TOWERS, "cmr": {**RESNET, "norm": "batch"}},
     "supervised ecg": {"name": "supervised", "modality": "ecg", "encoder": {**VIT, "pooling": "attention"}},
     "supervised cmr": {"name": "supervised", "modality": "cmr", "encoder": {**RESNET, "norm": "batch"}},
+    "finetune classification": {
+        "name": "finetune",
+        "task": "classification",
+        "targets": ("lbbb",),
+        "encoder": {**VIT, "pooling": "attention", "positions": "learnable"},
+        "class_weights": (1.0, 2.0),
+        "smoothing": 0.1,
+        "lead_mask": 0.4,
+        "norm_twice": True,
+        "views": "weak",
+    },
+    "finetune regression probe": {
+        "name": "finetune",
+        "task": "regression",
+        "targets": ("lvef",),
+        "mode": "probe",
+        "encoder": VIT,
+        "views": "weak",
+    },
 }
 
 
@@ -50,7 +69,7 @@ SECTIONS = {
 def objective(name):
     fields = dict(SECTIONS[name])
     make = OBJECTIVES[fields.pop("name")]
-    if make is OBJECTIVES["supervised"]:
+    if make in (OBJECTIVES["supervised"], OBJECTIVES["finetune"]):
         fields["labels"] = LABELS
     return make(spec=SPEC, crop=40, **fields)
 
