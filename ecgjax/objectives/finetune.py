@@ -94,7 +94,10 @@ class Finetune:
         return value, Aux(metrics, {**extra, m: stats})
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
-        """Embedding, and `logits`: of softmax, or phenotypes in their own unit."""
+        """Embedding; `logits`, of softmax or phenotypes in their own unit; `prediction`, one value a label column.
+
+        The prediction of a condition is its probability.
+        """
         m, x = self.modality, batch[self.modality]
         keep = None
         if self.mask_at_evaluation and self._masked:
@@ -102,7 +105,8 @@ class Finetune:
             keep = jnp.repeat(self._keep(jax.random.key(_PREDICTION_MASK_SEED), 1), len(x), axis=0)
         out, _ = self._model.apply(params[m], extra[m], x, keep=keep)
         logits = out["logits"] * self._columns.std + self._columns.mean if self._regresses else out["logits"]
-        return {f"{m}/embedding": out["embedding"], "logits": logits}
+        prediction = logits if self._regresses else jax.nn.softmax(logits)[:, -len(self._columns.index) :]
+        return {f"{m}/embedding": out["embedding"], "logits": logits, "prediction": prediction}
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
         """Nothing follows the parameters."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -69,11 +70,13 @@ class Supervised:
         return value, Aux(metrics, {**extra, m: stats})
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
-        """Embedding, and `logits`: phenotypes in their own unit, conditions as log odds."""
+        """Embedding; `logits`, phenotypes in their unit and log odds; `prediction`, with probabilities instead."""
         m = self.modality
         out, _ = self._model.apply(params[m], extra[m], batch[m])
         logits = out["logits"] * self._columns.std + self._columns.mean
-        return {f"{m}/embedding": out["embedding"], "logits": logits}
+        binary = np.isin(np.arange(logits.shape[1]), self._columns.of("binary"))
+        prediction = jnp.where(binary, jax.nn.sigmoid(logits), logits)
+        return {f"{m}/embedding": out["embedding"], "logits": logits, "prediction": prediction}
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
         """Nothing follows the parameters."""

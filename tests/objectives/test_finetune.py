@@ -64,6 +64,10 @@ def test_one_condition_makes_two_classes_and_several_are_one_hot(setting):
     )
     one, _ = evaluated(**CLASSIFY)(params, extra, x, KEY)
     np.testing.assert_allclose(one, two, rtol=1e-6)
+    out = jax.jit(finetune(**CLASSIFY).predict)(params, extra, x)
+    np.testing.assert_allclose(out["prediction"], jax.nn.softmax(out["logits"])[:, 1:], rtol=1e-6)
+    out = jax.eval_shape(several.predict, params, extra, x)
+    assert out["prediction"].shape == (16, 2)
     three = finetune(task="classification", labels=THREE, targets=(0, 3))
     assert jax.eval_shape(three.init, KEY)[0]["ecg"]["head"]["linear"]["kernel"].shape == (16, 3)
 
