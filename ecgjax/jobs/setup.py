@@ -28,8 +28,10 @@ SECTIONS = (
     "data",
     "objective",
     "optimizer",
+    "accumulate",
     "mesh",
     "checkpoint",
+    "stop",
     "init_from",
     "evaluators",
 )

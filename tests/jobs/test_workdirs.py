@@ -147,7 +147,7 @@ def test_following_a_run_that_never_ends_gives_up(tmp_path):
 def test_steps_are_numbers_last_or_all(trained):
     assert list(evaluate_job._steps(trained, evaluation(trained, steps=["0", "last"]))) == [0, 8]
     assert list(evaluate_job._steps(trained, evaluation(trained, steps=["all"]))) == [0, 4, 8]
-    with pytest.raises(ValueError, match="expected numbers, `last` or `all`, got 'frist'"):
+    with pytest.raises(ValueError, match="expected numbers, `last`, `best` or `all`, got 'frist'"):
         list(evaluate_job._steps(trained, evaluation(trained, steps=["frist"])))
 
 

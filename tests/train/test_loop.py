@@ -23,6 +23,8 @@ META = {"config": {}}
 class Mean:
     """The smallest objective: learns the mean of what it sees, from noisy views of it."""
 
+    frozen_paths = ()
+
     def init(self, key):
         return {"kernel": jax.random.normal(key, (2, 4))}, {"mean": jnp.zeros(())}
 
