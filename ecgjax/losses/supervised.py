@@ -68,6 +68,18 @@ def batch_accuracy(logits: Float[Array, "b c"], target: Int[Array, "b"]) -> Floa
     return _mean_known(jnp.argmax(logits, axis=1) == target, target >= 0)
 
 
+def batch_auroc(score: Float[Array, "b"], target: Int[Array, "b"]) -> Float[Array, ""]:
+    """Share of the pairs of one 1 and one 0 in the batch that the score puts in order, ties counting half.
+
+    1/2 where the batch has one class only. Its mean over batches estimates the AUROC of the split, from fewer pairs.
+    """
+    score = wide(score)
+    ahead = score[:, None] - score[None, :]
+    pairs = (target == 1)[:, None] & (target == 0)[None, :]
+    won = (jnp.sign(ahead) + 1) / 2
+    return jnp.where(jnp.any(pairs), _mean_known(won, pairs), 0.5)
+
+
 def batch_pearson(prediction: Float[Array, "b m"], target: Float[Array, "b m"]) -> Float[Array, ""]:
     """Linear correlation within the batch over the targets that are there, then the mean over columns.
 

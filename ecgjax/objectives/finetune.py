@@ -11,11 +11,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ecgjax.augment.mixing import Mixing, mix, mix_targets
-from ecgjax.augment.views import view_ecg, view_image
+from ecgjax.augment.views import EcgStrength, ImageStrength, view_ecg, view_image
+from ecgjax.core import config as configs
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
-from ecgjax.losses.supervised import batch_accuracy, batch_pearson, cross_entropy, masked_mse
+from ecgjax.losses.supervised import batch_accuracy, batch_auroc, batch_pearson, cross_entropy, masked_mse
 from ecgjax.models.classifier import Classifier
 from ecgjax.models.mae import block_masking, kept_tokens, random_masking
 from ecgjax.models.vit import patch_columns, patch_rows
@@ -32,8 +33,8 @@ class Finetune:
 
     `targets` names label columns, () is all of them and two numbers are the range [lower, upper). One condition
     makes two classes, several are one-hot classes; phenotypes are standardised by the train split. Class weights,
-    smoothing, mixing, views and masks act in training only. `mask_ratio` hides random tokens, `lead_mask` and
-    `time_mask` whole leads and times. Mixed batches smooth their targets as any other.
+    smoothing, mixing, views (a preset, or its fields) and masks act in training only. `mask_ratio` hides random
+    tokens, `lead_mask` and `time_mask` whole leads and times. Mixed batches smooth their targets as any other.
 
     The released code differs by what stands here as options: `norm_twice`, `missing="counted"` and
     `mask_at_evaluation`. Its token permutation, which changes nothing but the order of attention maps, is left out.
@@ -47,7 +48,7 @@ class Finetune:
     targets: tuple[str | int, ...] = ()
     modality: Literal["ecg", "cmr"] = "ecg"
     mode: Literal["full", "probe"] = "full"
-    views: str = "finetune"
+    views: str | Mapping[str, float] = "finetune"
     class_weights: tuple[float, ...] = ()
     smoothing: float = 0.0
     mixup: float = 0.0
@@ -79,12 +80,12 @@ class Finetune:
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
     ) -> tuple[Float[Array, ""], Aux]:
-        """Cross-entropy with the accuracy, or squared error with the mean correlation within the batch."""
+        """Cross-entropy with accuracy and AUROC, or squared error with the mean correlation, within the batch."""
         m, x = self.modality, batch[self.modality]
         key_view, key_mix, key_mask, key_model = jax.random.split(key, 4)
         share = jnp.ones((), x.dtype)
         if train:
-            x = (view_ecg if m == "ecg" else view_image)(key_view, x, preset=self.views)
+            x = (view_ecg if m == "ecg" else view_image)(key_view, x, preset=self._views)
             x, share = mix(key_mix, x, self._mixing)
         keep = self._keep(key_mask, len(x)) if train or self.mask_at_evaluation else None
         out, stats = self._model.apply(params[m], extra[m], x, keep=keep, train=train, key=key_model)
@@ -116,6 +117,8 @@ class Finetune:
     def _classify(self, logits, label, share, *, train):
         classes = _classes(label)
         metrics = {"accuracy": batch_accuracy(logits, classes)}
+        if logits.shape[1] == 2:
+            metrics["auroc"] = batch_auroc(logits[:, 1] - logits[:, 0], classes)
         if not train:
             return cross_entropy(logits, classes), metrics
         options = {"class_weights": self.class_weights or None, "smoothing": self.smoothing}
@@ -177,6 +180,14 @@ class Finetune:
         return Mixing(self.mixup, self.cutmix, self.mix_probability, self.switch_probability)
 
     @property
+    def _views(self) -> str | EcgStrength | ImageStrength:
+        """A preset's name, or the strengths that a config gives one by one."""
+        if isinstance(self.views, str):
+            return self.views
+        strength = EcgStrength if self.modality == "ecg" else ImageStrength
+        return configs.call(strength, self.views, "config.objective.views")
+
+    @property
     def _regresses(self) -> bool:
         return self.task == "regression"
 
@@ -226,7 +237,7 @@ class Finetune:
                 ("time_mask", grid_columns),
             ):
                 _check_share(f"{path}.{name}", getattr(self, name), tokens)
-        self._mixing  # noqa: B018  Its own checks.
+        self._mixing, self._views  # noqa: B018  Their own checks.
 
 
 def _classes(label: Float[Array, "b m"]) -> Int[Array, "b"]:

@@ -5,6 +5,7 @@ import pytest
 
 from ecgjax.losses.supervised import (
     batch_accuracy,
+    batch_auroc,
     batch_pearson,
     cross_entropy,
     masked_bce,
@@ -90,6 +91,13 @@ def test_rows_without_a_class_are_left_out_of_the_cross_entropy(soft):
 
 def test_accuracy_of_a_batch_leaves_missing_labels_out():
     np.testing.assert_allclose(batch_accuracy(jnp.asarray(LOGITS), jnp.array([2, 0, -1])), 0.5)
+
+
+def test_auroc_of_a_batch_by_hand():
+    # Positives .8 .5, negatives .5 .1: pairs won 1, 1, .5, 1; the last row has no label.
+    score, target = jnp.array([0.8, 0.5, 0.5, 0.1, 9.0]), jnp.array([1, 1, 0, 0, -1])
+    np.testing.assert_allclose(batch_auroc(score, target), 3.5 / 4)
+    assert float(batch_auroc(score, jnp.ones(5, int))) == 0.5
 
 
 def test_correlation_of_a_batch_by_numpy():

@@ -49,7 +49,7 @@ def test_evaluation_is_unweighted_and_unsmoothed(setting):
         *setting, batch(), KEY
     )
     assert float(plain) == float(other)
-    assert set(aux.metrics) == {"accuracy"}
+    assert set(aux.metrics) == {"accuracy", "auroc"}
 
 
 def test_one_condition_makes_two_classes_and_several_are_one_hot(setting):
@@ -170,6 +170,7 @@ def test_images_are_fine_tuned_too():
         ({"norm_twice": True, "encoder": {**VIT, "pooling": "cls"}}, "norm_twice repeats pool_norm"),
         ({"task": "regression", "targets": ("lvef",), "mixup": 0.2}, "are for classes"),
         ({"cutmix": -1.0}, "cutmix is -1"),
+        ({"views": {"jiter": 0.1}}, r"objective\.views\.jiter: no field of views\. Did you mean 'jitter'"),
         ({"modality": "cmr", "encoder": RESNET, "time_mask": 0.5}, "only the tokens of a vit"),
     ],
 )
