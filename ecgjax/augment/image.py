@@ -25,7 +25,7 @@ def rotate(
 ) -> Float[Array, "y x c"]:
     """Rotates about the centre by U(-degrees, degrees): nearest pixel, what enters from outside is 0."""
     key_gate, key_angle = jax.random.split(key)
-    angle = _angle(key_angle, image, degrees)
+    angle = _draw_angle(image, key_angle, degrees)
     if probability < 1:
         angle = jnp.where(jax.random.bernoulli(key_gate, probability), angle, 0)
     return rotate_by(image, angle)
@@ -48,12 +48,12 @@ def random_affine(
     dtype = wide(image).dtype
     offset = jax.random.uniform(key_shift, (2,), dtype, minval=-shift, maxval=shift)
     magnification = jax.random.uniform(key_scale, (), dtype, minval=1 - scale, maxval=1 + scale)
-    angle = _angle(key_angle, image, degrees)
+    angle = _draw_angle(image, key_angle, degrees)
     grid = source_grid(image.shape, angle=angle, shift=offset, magnification=magnification)
     return sample_bilinear(image, *grid)
 
 
-def _angle(key, image, degrees):
+def _draw_angle(image, key, degrees):
     return jnp.deg2rad(jax.random.uniform(key, (), wide(image).dtype, minval=-degrees, maxval=degrees))
 
 
