@@ -81,7 +81,7 @@ def test_angles_are_uniform_and_gated(monkeypatch):
 
 def test_a_box_is_resized_with_half_pixel_centres_and_repeated_edges():
     image = jnp.arange(8.0)[None, :, None] * jnp.ones((4, 1, 1))
-    box = {"top": 0.0, "box_height": 4.0, "left": 2.0, "box_width": 4.0}
+    box = {"top": 0.0, "high": 4.0, "left": 2.0, "wide": 4.0}
     out = jax.jit(ops.resize_box)(image, **jax.tree.map(jnp.float32, box))
     want = np.clip(2 + (np.arange(8) + 0.5) / 2 - 0.5, 2, 5)
     np.testing.assert_allclose(out[..., 0], np.tile(want, (4, 1)), atol=1e-5)
@@ -90,8 +90,8 @@ def test_a_box_is_resized_with_half_pixel_centres_and_repeated_edges():
 def boxes(area, *, height=40, width=40, **options):
     """Top, left, height and width of the boxes drawn on an image."""
 
-    def record(image, *, top, left, box_height, box_width):
-        return jnp.broadcast_to(jnp.stack([top, left, box_height, box_width]), image.shape)
+    def record(image, *, top, left, high, wide):
+        return jnp.broadcast_to(jnp.stack([top, left, high, wide]), image.shape)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "resize_box", record)
