@@ -69,7 +69,11 @@ def _demo() -> ConfigDict:
     config.optimizer.schedule.update({"learning_rate": 1.5e-3, "warmup_steps": 160})
     config.init_from.rules = ((r"^ecg/encoder/", "ecg/encoder/"),)
     config.evaluators = ConfigDict(
-        {"linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS), "retrieval": {}}
+        {
+            "linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS),
+            "retrieval": {},
+            "localisation": {"scored": 256},
+        }
     )
     return config
 

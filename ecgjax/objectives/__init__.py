@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from ecgjax.objectives.byol import Byol
 from ecgjax.objectives.cross_modal import CrossModal
 from ecgjax.objectives.cross_modal_byol import CrossModalByol
+from ecgjax.objectives.encoder import Encoder
 from ecgjax.objectives.masked import Masked
 from ecgjax.objectives.siamese import BarlowTwins, SimClr
 from ecgjax.objectives.supervised import Supervised
@@ -19,3 +20,6 @@ OBJECTIVES: Mapping[str, Callable] = {
     "supervised": Supervised,
 }
 """Objectives by the name that a config gives."""
+
+CONVERTED: Mapping[str, Callable] = {"encoder": Encoder}
+"""Objectives that a converted checkpoint may hold and that nothing trains."""

@@ -151,6 +151,7 @@ def test_evaluation_moves_no_statistics_and_depends_on_the_key_for_masks_and_vie
 def test_only_batch_norm_has_statistics_and_training_moves_them(name, one_device):
     _, extra = initial(name)
     heads = SECTIONS[name]["name"] in ("byol", "barlow_twins", "cross_modal_byol")
+    heads |= "cosine_weight" in SECTIONS[name]
     has_batch_norm = heads or any(
         part.get("norm") == "batch" for part in SECTIONS[name].values() if isinstance(part, dict)
     )
