@@ -46,7 +46,7 @@ def _demo() -> ConfigDict:
         {
             "linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS),
             "retrieval": {},
-            "localisation": {"scored": 256},
+            "localisation": {},
         }
     )
     return config
@@ -90,5 +90,11 @@ def _paper() -> ConfigDict:
         }
     )
     config.init_from.rules = ((r"^ecg/encoder/", "ecg/encoder/"),)
-    config.evaluators = ConfigDict({"linear_probe": common.probe("ecg/embedding"), "retrieval": {}})
+    config.evaluators = ConfigDict(
+        {
+            "linear_probe": common.probe("ecg/embedding"),
+            "retrieval": {},
+            "localisation": {"temperature": 0.8},
+        }
+    )
     return config
