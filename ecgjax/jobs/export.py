@@ -26,7 +26,7 @@ def define() -> None:
     flags.DEFINE_string("workdir", None, "Directory of the run.")
     flags.DEFINE_string("output", None, "Directory to write; default: WORKDIR/export.")
     flags.DEFINE_string("data", None, "Data directory; default: the one the run was trained on.")
-    flags.DEFINE_integer("step", None, "Checkpoint; default: the newest.")
+    flags.DEFINE_string("step", "last", "Checkpoint: a number, `last`, or `best` by validation.")
     flags.DEFINE_list("splits", ["train", "val", "test"], "Splits to export.")
     flags.DEFINE_list("keys", None, "Predictions to export; default: the embedding of every modality.")
     flags.DEFINE_integer("crops", 4, "Evenly spaced crops of an ECG whose embeddings are averaged.")

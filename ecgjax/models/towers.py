@@ -1,4 +1,4 @@
-"""Encoder and head of one modality."""
+"""Encoder and heads of one modality."""
 
 from collections.abc import Mapping
 
@@ -48,3 +48,22 @@ class Tower(nnx.Module):
             self.encoder.last_attention(x), rows=rows, from_class=self.encoder.pooling == "cls"
         )
         return out
+
+
+class Arm(nnx.Module):
+    """An encoder with a batch-normalised projector, and in the online arm of BYOL the predictor behind it."""
+
+    def __init__(self, *, encoder: nnx.Module, head: nnx.Module, predictor: nnx.Module | None = None):
+        self.encoder = encoder
+        self.head = head
+        self.predictor = predictor
+
+    def __call__(
+        self, x: Float[Array, "b ..."], *, train: bool = False, key: PRNGKeyArray | None = None
+    ) -> dict[str, Float[Array, "..."]]:
+        """Returns what the encoder does, `projection [b k]` and, of an online arm, `prediction [b k]`."""
+        out = self.encoder(x, train=train, key=key)
+        projection = self.head(out["embedding"], train=train)
+        if self.predictor is None:
+            return {**out, "projection": projection}
+        return {**out, "projection": projection, "prediction": self.predictor(projection, train=train)}
