@@ -76,7 +76,7 @@ class Localisation:
         n = len(found["ecg/projection"])
         local = {m: found[f"{m}/local_projection_x{self.upsampling}"] for m in ("ecg", "cmr")}
         partner = {m: found[f"{m}/projection"] for m in ("ecg", "cmr")}
-        scalars = {"n": float(n), "rate_hz": splits.rate_hz, "chance/partner_auc": 0.5}
+        scalars: dict[str, float] = {}
         index, subjects = subject_index(identity.subject[:n])
         weight = subject_counts(subjects, draws=self.draws, seed=self.seed)[:, index]
         another = np.roll(np.arange(n), n // 2)
@@ -97,6 +97,7 @@ class Localisation:
             )
             scalars[f"{own}/shared_variance"] = shared_variance(np.asarray(maps[own]).reshape(n, -1))
         attention = found["ecg/attention"]
+        scalars |= {"chance/partner_auc": 0.5, "n": float(n), "rate_hz": splits.rate_hz}
         scalars["attention/entropy"] = float(
             entropy(attention.reshape(-1, math.prod(attention.shape[2:]))).mean()
         )

@@ -41,6 +41,16 @@ SECTIONS = {
         "scope": "masked",
         "views": "weak",
     },
+    "masked cosine": {
+        "name": "masked",
+        "encoder": VIT,
+        "decoder": {"width": 16, "depth": 1, "heads": 2},
+        "mask_ratio": 0.5,
+        "cosine_weight": 0.1,
+        "projector_hidden": 16,
+        "predictor_hidden": 8,
+        "views": "weak",
+    },
     "cross_modal group": {**TOWERS, "cmr": {**RESNET, "norm": "group"}},
     "cross_modal batch": {**TOWERS, "cmr": {**RESNET, "norm": "batch"}},
     "cross_modal alike online": {
@@ -84,6 +94,26 @@ SECTIONS = {
         **{k: v for k, v in TOWERS.items() if k != "temperature"},
         "name": "cross_modal_byol",
         "cmr": {**RESNET, "norm": "batch"},
+        "online": {"modality": "ecg", "label": "lbbb"},
+    },
+    "finetune classification": {
+        "name": "finetune",
+        "task": "classification",
+        "targets": ("lbbb",),
+        "encoder": {**VIT, "pooling": "attention", "positions": "learnable"},
+        "class_weights": (1.0, 2.0),
+        "smoothing": 0.1,
+        "lead_mask": 0.4,
+        "norm_twice": True,
+        "views": "weak",
+    },
+    "finetune regression probe": {
+        "name": "finetune",
+        "task": "regression",
+        "targets": ("lvef",),
+        "mode": "probe",
+        "encoder": VIT,
+        "views": "weak",
     },
 }
 
