@@ -18,6 +18,7 @@ def training() -> ConfigDict:
             "crop": 250,  # Samples; a multiple of the patch.
             "modalities": ("ecg",),
             "pairing": "true",  # "permuted" gives every ECG the CMR of another subject: a control.
+            "similarity": config_dict.placeholder(str),  # A .npy [n n]: how alike the training examples are.
             "cache": True,  # Decode the split into memory once: for sets that fit.
             "workers": 0,
         }
@@ -39,15 +40,14 @@ def training() -> ConfigDict:
     # Beside the last `keep` and those in `preserve`: the best by a validation metric, where one is named.
     config.checkpoint = ConfigDict({"keep": 2, "preserve": (0,), "best": _watched(keep=5)})
     config.stop = _watched(patience=25, max_delta=0.0)  # Early stopping, where a metric is named.
-    config.init_from = ConfigDict(
-        {**source(), "also": ()}
-    )  # `also` holds further sources, each as `source()`.
+    # `also` holds further sources, each made by `source`.
+    config.init_from = ConfigDict({**source(), "step": config_dict.placeholder(object), "also": ()})
     config.evaluators = ConfigDict()
     return config
 
 
-def source(*rules: tuple[str, str], workdir: str = "", step: int | str | None = None) -> dict:
-    """A run to take weights from, for `init_from.also`: `step` is the newest where None, a number, or `best`."""
+def source(*rules: tuple[str, str], workdir: str = "", step: int | str = "last") -> dict:
+    """A run to take weights from, for `init_from.also`: `step` is a number, `last` or `best`."""
     return {"workdir": workdir, "step": step, "rules": rules}
 
 

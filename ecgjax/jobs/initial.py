@@ -24,11 +24,15 @@ FIELDS = ("workdir", "step", "rules")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A checkpoint to start from, and the rules by which its leaves find their places."""
+    """A checkpoint to start from, and the rules by which its leaves find their places.
+
+    `rows` of tokens is what the leads make here: positions of a source may be resized in time.
+    """
 
     trained: setup.Trained
     workdir: str
     rules: tuple[tuple[str, str], ...]
+    rows: int | None = None
 
     @property
     def name(self) -> str:
@@ -51,14 +55,14 @@ def open_sources(
     config: Mapping[str, Any], spec: InputSpec, state: TrainState, mesh: Mesh
 ) -> tuple[Source, ...]:
     """The checkpoints to start from, tried on the shapes of `state`; none where the config names none."""
-    found = []
-    for path, section in sections(config):
+    found, rows = [], setup.token_rows(config, spec)
+    for path, section in sections(config["init_from"]):
         workdir = epath.Path(section["workdir"])
         trained = setup.open_checkpoint(workdir, checkpoint.choose_step(workdir, section["step"]), mesh)
         if "ecg" in trained.params and (lines := spec.differences(trained.spec, "ecg")):
             raise ValueError(f"{path}.workdir {workdir} was trained on other ECG input: {'; '.join(lines)}.")
         rules = tuple((pattern, replacement) for pattern, replacement in section["rules"])
-        found.append(Source(trained, section["workdir"], rules))
+        found.append(Source(trained, section["workdir"], rules, rows))
     _copy(state, found)
     return tuple(found)
 
@@ -84,7 +88,7 @@ def _copy(state: TrainState, sources: Sequence[Source]) -> tuple[dict[str, Any],
     leaves, accounts, writer = _flat(state.params, state.extra), [], {}
     for source in sources:
         given = _flat(source.trained.params, source.trained.extra)
-        leaves, account = transfer(leaves, given, rules=source.rules)
+        leaves, account = transfer(leaves, given, rules=source.rules, rows=source.rows)
         if twice := [name for name in account.copied if name in writer]:
             raise ValueError(
                 f"{writer[twice[0]]} and {source.name} both write {twice[0]} (and {len(twice) - 1} more); make the "

@@ -67,10 +67,12 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     config = configs.plain(config)
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
     configs.check_set(config, "data.directory", "steps")
-    config["data"]["directory"] = os.fspath(absolute(config["data"]["directory"]))
+    for name in ("directory", "similarity"):
+        if config["data"][name]:  # An evaluation job may run from elsewhere.
+            config["data"][name] = os.fspath(absolute(config["data"][name]))
     initial.sections(config["init_from"])
     for section in (config["init_from"], *config["init_from"]["also"]):
-        if section["workdir"]:  # The same run may be resumed from elsewhere.
+        if section["workdir"]:
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
     mesh = configs.call(meshes.make_mesh, config["mesh"], "config.mesh")
@@ -107,7 +109,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
     _check_step(config, manifest, abstract, train_step, eval_step, metrics)
     fresh = not checkpoint.steps(workdir)
-    sources = initial.open_sources(config["init_from"], manifest.input_spec, abstract, mesh) if fresh else ()
+    sources = initial.open_sources(config, manifest.input_spec, abstract, mesh) if fresh else ()
     if dry_run:
         _describe(config, manifest.input_spec, abstract, mesh, watched=(best, stopping))
         return 0
@@ -126,7 +128,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     else:
         state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"))
         if not fresh:  # Every checkpoint was damaged.
-            sources = initial.open_sources(config["init_from"], manifest.input_spec, abstract, mesh)
+            sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
         if sources:
             state = initial.initialise(state, sources, workdir)
     runtime.say(
@@ -210,12 +212,15 @@ def _check_step(
         shape = (size, spec.cmr.height, spec.cmr.width, len(spec.cmr.frames))
         batch["cmr"] = jax.ShapeDtypeStruct(shape, "float32")
     key = jax.eval_shape(lambda: jax.random.key(0))
-    train_step.eval_shape(state, batch, key)
     if metrics:
         known = [f"val_{name}" for name in eval_step.eval_shape(state, batch, key)]
         for path, name in metrics.items():
             if name not in known:
                 raise ValueError(f"{path} is {name!r}; validation knows {', '.join(known)}.")
+    if config["data"]["similarity"]:  # Comes with training batches only.
+        examples = manifest.split("train").examples
+        batch["similarity"] = jax.ShapeDtypeStruct((size, examples), "float32")
+    train_step.eval_shape(state, batch, key)
 
 
 def _train_iterator(config: Mapping[str, Any]):

@@ -53,6 +53,11 @@ def barlow_twins(
     return jnp.sum(weight * jnp.square(correlation - identity))
 
 
+def spread(z: Float[Array, "b k"]) -> Float[Array, ""]:
+    """Deviation of unit rows over the batch, mean over features, times sqrt(k): near 1, or 0 where they collapsed."""
+    return jnp.sqrt(z.shape[1]) * jnp.mean(jnp.std(unit(z), axis=0, ddof=1))
+
+
 def _standardise(z):
     z = wide(z)
     return (z - z.mean(0)) * jax.lax.rsqrt(z.var(0) + 1e-5)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ecgjax.core.precision import wide
 from ecgjax.models.layers import Block, layer_norm, linear
-from ecgjax.models.norms import wide
 from ecgjax.models.posemb import sincos_positions
 from ecgjax.models.vit import patch_columns, patch_rows
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ecgjax.core.precision import wide
 from ecgjax.models.layers import (
     AttentionPool,
     Block,
@@ -18,7 +19,6 @@ from ecgjax.models.layers import (
     uniform_by_fan_in,
     xavier_uniform,
 )
-from ecgjax.models.norms import wide
 from ecgjax.models.posemb import sincos_positions
 
 

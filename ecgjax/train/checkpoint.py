@@ -1,7 +1,6 @@
 """Checkpoints of a workdir: state, data position, config and InputSpec at a step (Orbax)."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import (
 from ecgjax.core import files, runtime, trees
 from ecgjax.core.interfaces import Tree
 from ecgjax.train.state import TrainState
-from ecgjax.train.watch import Best, KeepBest
+from ecgjax.train.watch import Best, KeepBest, finite
 
 _COMMITTED = "commit_success.txt"
 _TREES = ("params", "extra", "opt_state")
@@ -65,7 +64,7 @@ class Checkpoints:
 
     def wants(self, step: int, scores: Mapping[str, float]) -> bool:
         """Whether `step`, with these validation metrics, is among the best so far."""
-        return self._best is not None and step in self._best.chosen({**self._scores, step: _finite(scores)})
+        return self._best is not None and step in self._best.chosen({**self._scores, step: finite(scores)})
 
     def save(
         self,
@@ -82,7 +81,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         if scores is not None:
-            self._scores[step] = _finite(scores)
+            self._scores[step] = finite(scores)
             meta = {**meta, _SCORES: self._scores[step]}
         items = {name: ocp.args.StandardSave(getattr(state, name)) for name in _TREES if _leaves(state, name)}
         self._manager.save(
@@ -150,6 +149,16 @@ class Checkpoints:
         self._manager.reload()
 
 
+def write_params(
+    workdir: epath.PathLike, step: int, params: Tree, extra: Tree, meta: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint that can be read but not resumed: no optimiser, no data position."""
+    both = {"params": params, "extra": extra}
+    items = {name: ocp.args.StandardSave(tree) for name, tree in both.items() if jax.tree.leaves(tree)}
+    with ocp.CheckpointManager(_path(workdir)) as manager:
+        manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(dict(meta))))
+
+
 def check_keep(keep: int) -> None:
     """Raises where so few checkpoints would be kept that a reader may lose its own."""
     if keep < 2:
@@ -210,7 +219,8 @@ def read_scores(workdir: epath.PathLike) -> dict[int, dict[str, float | None]]:
 
 
 def _best_step(workdir: epath.PathLike, last: int) -> int:
-    section = read_meta(workdir, last)["config"]["checkpoint"].get("best")  # Absent in older workdirs.
+    config = read_meta(workdir, last)["config"]
+    section = config.get("checkpoint", {}).get("best")  # Absent in converted and in older workdirs.
     if not section or section["metric"] is None:
         raise ValueError(
             f"{workdir} has no best step: config.checkpoint.best.metric was not set; choose one of {steps(workdir)}."
@@ -244,11 +254,6 @@ def read_params(workdir: epath.PathLike, step: int, params: Tree, extra: Tree) -
         except (ValueError, KeyError, OSError) as error:
             raise _unreadable(workdir, step, error) from None
     return tuple(read[name] if name in items else tree for name, tree in wanted.items())
-
-
-def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON knows no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
 def _leaves(state: TrainState, name: str) -> bool:

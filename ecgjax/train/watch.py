@@ -47,6 +47,11 @@ class KeepBest(PreservationPolicy):
         return [info.step in chosen for info in checkpoints]
 
 
+def finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """The metrics as a checkpoint holds them: JSON knows no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
 class Stopping:
     """Early stopping: ends a run once a validation metric has been worse than its best for too long.
 

@@ -15,7 +15,7 @@ from ecgjax.models.mae import (
     masking_from_noise,
     random_masking,
 )
-from ecgjax.models.vit import Vit
+from ecgjax.models.vit import Vit, unpatchify
 
 
 def test_masking_by_hand():
@@ -109,3 +109,24 @@ def test_gradients_reach_the_mask_token_and_stay_finite_on_silence():
     )(params)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))
     assert float(jnp.abs(gradients["mask_token"][...]).max()) > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_several_channels_are_decoded_in_the_precision_of_losses(dtype):
+    """Real and imaginary part of a spectrum, for one."""
+    shape = {"leads": 2, "length": 20, "patch": 10, "depth": 1, "heads": 2, "channels": 2, "dtype": dtype}
+    encoder = nnx.eval_shape(lambda: Vit(width=16, pooling="mean_of_normed", **shape, rngs=nnx.Rngs(0)))
+    decoder = nnx.eval_shape(lambda: MaeDecoder(encoder_width=16, width=8, **shape, rngs=nnx.Rngs(0)))
+    (graph, encoder), (decoder_graph, decoder) = nnx.split(encoder), nnx.split(decoder)
+
+    def reconstruct(encoder, decoder, ecg):
+        masking = random_masking(jax.random.key(0), batch=3, tokens=4, mask_ratio=0.5)
+        tokens = nnx.merge(graph, encoder)(ecg, keep=masking.keep)["tokens"]
+        prediction = nnx.merge(decoder_graph, decoder)(tokens, masking.restore)
+        return tokens, prediction, unpatchify(prediction, leads=2, channels=2)
+
+    ecg = jax.ShapeDtypeStruct((3, 2, 2, 20), "float32")
+    tokens, prediction, signal = jax.eval_shape(reconstruct, encoder, decoder, ecg)
+    assert (tokens.shape, tokens.dtype) == ((3, 3, 16), dtype)
+    assert (prediction.shape, prediction.dtype) == ((3, 4, 20), "float32")
+    assert signal.shape == ecg.shape
