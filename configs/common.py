@@ -18,6 +18,7 @@ def training() -> ConfigDict:
             "crop": 250,  # Samples; a multiple of the patch.
             "modalities": ("ecg",),
             "pairing": "true",  # "permuted" gives every ECG the CMR of another subject: a control.
+            "similarity": config_dict.placeholder(str),  # A .npy [n n]: how alike the training examples are.
             "cache": True,  # Decode the split into memory once: for sets that fit.
             "workers": 0,
         }

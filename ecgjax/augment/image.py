@@ -1,16 +1,16 @@
-"""Random changes of one image in [0, 1], channels last; mapped over the batch by `views`.
-
-Colour operations treat the three heart phases as red, green and blue, as the reference does.
-"""
+"""Random changes of where an image's pixels lie, channels last; mapped over the batch by `views`."""
 
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-LUMA = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue in brightness."""
+from ecgjax.core.precision import wide
+
+HEART = (0.21, 0.325, 0.375)
+"""Top, left and side of the heart's box, as shares of the height, the width and both: the reference's crop."""
 
 
 def horizontal_flip(
@@ -20,9 +20,19 @@ def horizontal_flip(
     return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
 
-def rotate(key: PRNGKeyArray, image: Float[Array, "y x c"], *, degrees: float) -> Float[Array, "y x c"]:
+def rotate(
+    key: PRNGKeyArray, image: Float[Array, "y x c"], *, degrees: float, probability: float = 1.0
+) -> Float[Array, "y x c"]:
     """Rotates about the centre by U(-degrees, degrees): nearest pixel, what enters from outside is 0."""
-    angle = jnp.deg2rad(jax.random.uniform(key, (), minval=-degrees, maxval=degrees))
+    key_gate, key_angle = jax.random.split(key)
+    angle = _angle(key_angle, image, degrees)
+    if probability < 1:
+        angle = jnp.where(jax.random.bernoulli(key_gate, probability), angle, 0)
+    return rotate_by(image, angle)
+
+
+def rotate_by(image: Float[Array, "y x c"], angle: Float[Array, ""]) -> Float[Array, "y x c"]:
+    """Rotates anticlockwise about the centre by `angle` (radians): nearest pixel, zeros from outside."""
     return sample_nearest(image, *source_grid(image.shape, angle=angle))
 
 
@@ -35,11 +45,16 @@ def random_affine(
     U(1 - scale, 1 + scale).
     """
     key_angle, key_shift, key_scale = jax.random.split(key, 3)
-    angle = jnp.deg2rad(jax.random.uniform(key_angle, (), minval=-degrees, maxval=degrees))
-    offset = jax.random.uniform(key_shift, (2,), minval=-shift, maxval=shift)
-    magnification = jax.random.uniform(key_scale, (), minval=1 - scale, maxval=1 + scale)
+    dtype = wide(image).dtype
+    offset = jax.random.uniform(key_shift, (2,), dtype, minval=-shift, maxval=shift)
+    magnification = jax.random.uniform(key_scale, (), dtype, minval=1 - scale, maxval=1 + scale)
+    angle = _angle(key_angle, image, degrees)
     grid = source_grid(image.shape, angle=angle, shift=offset, magnification=magnification)
     return sample_bilinear(image, *grid)
+
+
+def _angle(key, image, degrees):
+    return jnp.deg2rad(jax.random.uniform(key, (), wide(image).dtype, minval=-degrees, maxval=degrees))
 
 
 def source_grid(
@@ -90,7 +105,7 @@ def sample_bilinear(
 
     upper = tap(0) * (1 - right) + tap(1) * right
     lower = tap(width + 2) * (1 - right) + tap(width + 3) * right
-    return jnp.where(inside, upper * (1 - down) + lower * down, 0)
+    return jnp.where(inside, upper * (1 - down) + lower * down, 0).astype(image.dtype)
 
 
 def _pixel(image, row: Int[Array, "y x"], column: Int[Array, "y x"]):
@@ -99,53 +114,6 @@ def _pixel(image, row: Int[Array, "y x"], column: Int[Array, "y x"]):
     index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
     values = image.reshape(-1, channels).at[index].get(mode="promise_in_bounds")
     return jnp.where(inside[..., None], values, 0)
-
-
-def colour_jitter(
-    key: PRNGKeyArray,
-    image: Float[Array, "y x 3"],
-    *,
-    brightness: float,
-    contrast: float,
-    saturation: float,
-) -> Float[Array, "y x 3"]:
-    """Blends the image with black, its mean luma and its luma, in random order, clamping to [0, 1] each time.
-
-    Each factor is U(1 - strength, 1 + strength); 1 leaves the image as it is.
-    """
-    key_order, key_factor = jax.random.split(key)
-    strength = jnp.array([brightness, contrast, saturation])
-    factors = 1 + strength * jax.random.uniform(key_factor, (3,), minval=-1.0)
-    return colour_jitter_by(image, factors, jax.random.permutation(key_order, 3))
-
-
-def colour_jitter_by(
-    image: Float[Array, "y x 3"], factors: Float[Array, "3"], order: Int[Array, "3"]
-) -> Float[Array, "y x 3"]:
-    """Applies brightness (0), contrast (1) and saturation (2) with their `factors` in `order`."""
-
-    def step(image, operation):
-        luma = image @ jnp.array(LUMA, image.dtype)
-        # What the image is blended with tells the three operations apart.
-        other = jnp.where(operation == 0, 0, jnp.where(operation == 1, luma.mean(), luma))
-        factor = factors[operation]
-        return jnp.clip(factor * image + (1 - factor) * other[..., None], 0, 1), None
-
-    # A loop keeps XLA from fusing, and so repeating, whatever made the image into each of its readers.
-    return jax.lax.scan(step, image, order)[0]
-
-
-def brightness_contrast(
-    key: PRNGKeyArray, image: Float[Array, "y x c"], *, brightness: float, contrast: float
-) -> Float[Array, "y x c"]:
-    """Scales the image about its own mean and then as a whole, clamping once to [0, 1]; any channels.
-
-    Factors are U(1 - strength, 1 + strength). Cheaper than `colour_jitter`: one mean, one pass.
-    """
-    factors = jax.random.uniform(key, (2,), minval=-1.0)
-    bright, stretch = 1 + brightness * factors[0], 1 + contrast * factors[1]
-    mean = image.mean()
-    return jnp.clip(bright * (mean + stretch * (image - mean)), 0, 1)
 
 
 def random_resized_crop(
@@ -162,21 +130,23 @@ def random_resized_crop(
     taken, else the largest central one of permitted ratio.
     """
     height, width, _ = image.shape
-    keys = jax.random.split(key, 4)
-    share = jax.random.uniform(keys[0], (tries,), minval=area[0], maxval=area[1])
-    log_ratio = jax.random.uniform(keys[1], (tries,), minval=math.log(ratio[0]), maxval=math.log(ratio[1]))
-    wide = jnp.round(jnp.sqrt(share * height * width * jnp.exp(log_ratio)))
-    high = jnp.round(jnp.sqrt(share * height * width * jnp.exp(-log_ratio)))
-    fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
+    keys, dtype = jax.random.split(key, 4), wide(image).dtype
+    share = jax.random.uniform(keys[0], (tries,), dtype, minval=area[0], maxval=area[1])
+    log_ratio = jax.random.uniform(
+        keys[1], (tries,), dtype, minval=math.log(ratio[0]), maxval=math.log(ratio[1])
+    )
+    widths = jnp.round(jnp.sqrt(share * height * width * jnp.exp(log_ratio)))
+    heights = jnp.round(jnp.sqrt(share * height * width * jnp.exp(-log_ratio)))
+    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
     first, found = jnp.argmax(fits), fits.any()
-    central_high, central_wide = _largest_box(height, width, ratio)
-    high = jnp.where(found, high[first], central_high)
-    wide = jnp.where(found, wide[first], central_wide)
-    top = jnp.floor(jax.random.uniform(keys[2]) * (height - high + 1))
-    left = jnp.floor(jax.random.uniform(keys[3]) * (width - wide + 1))
-    top = jnp.where(found, top, (height - central_high) // 2)
-    left = jnp.where(found, left, (width - central_wide) // 2)
-    return resize_box(image, top=top, left=left, high=high, wide=wide)
+    central_height, central_width = _largest_box(height, width, ratio)
+    box_height = jnp.where(found, heights[first], central_height)
+    box_width = jnp.where(found, widths[first], central_width)
+    top = jnp.floor(jax.random.uniform(keys[2], (), dtype) * (height - box_height + 1))
+    left = jnp.floor(jax.random.uniform(keys[3], (), dtype) * (width - box_width + 1))
+    top = jnp.where(found, top, (height - central_height) // 2)
+    left = jnp.where(found, left, (width - central_width) // 2)
+    return resize_box(image, top=top, left=left, box_height=box_height, box_width=box_width)
 
 
 def _largest_box(height, width, ratio):
@@ -192,13 +162,14 @@ def resize_box(
     *,
     top: Float[Array, ""],
     left: Float[Array, ""],
-    high: Float[Array, ""],
-    wide: Float[Array, ""],
+    box_height: Float[Array, ""],
+    box_width: Float[Array, ""],
 ) -> Float[Array, "y x c"]:
     """Bilinear resize of a box of whole pixels to the size of the image: half-pixel centres, edges repeat."""
     height, width, _ = image.shape
-    rows = _resize_rows(image, start=top, length=high, size=height)
-    return _resize_rows(rows.swapaxes(0, 1), start=left, length=wide, size=width).swapaxes(0, 1)
+    rows = _resize_rows(wide(image), start=top, length=box_height, size=height)
+    both = _resize_rows(rows.swapaxes(0, 1), start=left, length=box_width, size=width).swapaxes(0, 1)
+    return both.astype(image.dtype)
 
 
 def _resize_rows(image, *, start, length, size):
@@ -209,3 +180,38 @@ def _resize_rows(image, *, start, length, size):
     low = image[(start + lower).astype(jnp.int32)]
     high = image[(start + upper).astype(jnp.int32)]
     return low * (1 - weight) + high * weight
+
+
+def roi(
+    image: Float[Array, "*b y x c"], *, box: tuple[float, float, float] = HEART
+) -> Float[Array, "*b y x c"]:
+    """Cuts a fixed box and brings it to full size; `box` is top, left and side as shares, rounded down.
+
+    The same for every image, in training and in validation: 44, 68 and 78 of 210 pixels, which presumes that the
+    heart lies there, as in the reference.
+    """
+    height, width = image.shape[-3:-1]
+    top, left, box_height, box_width = (
+        int(share * size)
+        for share, size in zip((box[0], box[1], box[2], box[2]), (height, width) * 2, strict=True)
+    )
+    inside = 0 <= top <= height - box_height and 0 <= left <= width - box_width
+    if not inside or not box_height or not box_width:
+        raise ValueError(f"box {box} of an image of {height} x {width}; choose shares that stay inside.")
+    return resize(image[..., top : top + box_height, left : left + box_width, :], height=height, width=width)
+
+
+def resize(image: Float[Array, "*b y x c"], *, height: int, width: int) -> Float[Array, "*b y2 x2 c"]:
+    """Bilinear resize: half-pixel centres, edges repeat, no smoothing before a reduction."""
+    rows, columns = (
+        jnp.asarray(_weights(old, new), wide(image).dtype)
+        for old, new in zip(image.shape[-3:-1], (height, width), strict=True)
+    )
+    # Fixed weights: two matrix products, where a random box needs gathers.
+    out = jnp.einsum("vy,...yxc,wx->...vwc", rows, wide(image), columns, precision=jax.lax.Precision.HIGHEST)
+    return out.astype(image.dtype)
+
+
+def _weights(old, new):
+    source = np.clip((np.arange(new)[:, None] + 0.5) * old / new - 0.5, 0, old - 1)
+    return np.maximum(0, 1 - np.abs(source - np.arange(old)))

@@ -8,7 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 Batch = Mapping[str, Array | np.ndarray]
-"""`ecg [b l t]`, `cmr [b y x c]`, `label [b m]` (NaN is missing), `subject [b 2]`, `index [b]`, `mask [b]`."""
+"""`ecg [b l t]`, `cmr [b y x c]`, `label [b m]` (NaN is missing), `subject [b 2]`, `index [b]`, `mask [b]`.
+
+Where the data have a matrix of their n training examples also `similarity [b n]`, its rows.
+"""
 
 Predictions = dict[str, Array]
 Tree = Any

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 
 from ecgjax.evaluators.linear_probe import Baselines, LinearProbe
+from ecgjax.evaluators.localisation import Localisation
 from ecgjax.evaluators.reconstruction import Reconstruction
 from ecgjax.evaluators.retrieval import Retrieval
 
 EVALUATORS: Mapping[str, Callable] = {
     "baselines": Baselines,
     "linear_probe": LinearProbe,
+    "localisation": Localisation,
     "reconstruction": Reconstruction,
     "retrieval": Retrieval,
 }

@@ -37,7 +37,7 @@ SECTIONS = (
 )
 """What a training config holds at its top level."""
 
-DATA_FIELDS = ("directory", "batch_size", "crop", "modalities", "pairing", "cache", "workers")
+DATA_FIELDS = ("directory", "batch_size", "crop", "modalities", "pairing", "similarity", "cache", "workers")
 """What its section `data` holds."""
 
 

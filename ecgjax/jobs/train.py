@@ -71,7 +71,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
     configs.check_sections(config["init_from"], ("workdir", "step", "rules"), "config.init_from")
     configs.check_set(config, "data.directory", "steps")
-    for section, field in (("data", "directory"), ("init_from", "workdir")):
+    for section, field in (("data", "directory"), ("data", "similarity"), ("init_from", "workdir")):
         if config[section][field]:  # An evaluation job may run from elsewhere.
             config[section][field] = os.fspath(absolute(config[section][field]))
     manifest = manifests.read_manifest(config["data"]["directory"])
@@ -83,7 +83,14 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         crop=config["data"]["crop"],
         labels=setup.label_columns(manifest),
     )
-    tx, schedule = optim.build(config["optimizer"], steps=config["steps"], frozen=objective.frozen_paths)
+    batch_size = config["data"]["batch_size"]
+    tx, schedule = optim.build(
+        config["optimizer"],
+        steps=config["steps"],
+        frozen=objective.frozen_paths,
+        batch_size=batch_size,
+        steps_per_epoch=max(manifest.split("train").examples // batch_size, 1),
+    )
     rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}
     rhythm = configs.call(loop.Rhythm, rhythm_fields, "config")
     section = {"name": "orbax", **config["checkpoint"]}
@@ -177,6 +184,9 @@ def _check_step(
     if "cmr" in wanted:
         shape = (size, spec.cmr.height, spec.cmr.width, len(spec.cmr.frames))
         batch["cmr"] = jax.ShapeDtypeStruct(shape, "float32")
+    if config["data"]["similarity"]:
+        examples = manifest.split("train").examples
+        batch["similarity"] = jax.ShapeDtypeStruct((size, examples), "float32")
     train_step.eval_shape(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
 
 

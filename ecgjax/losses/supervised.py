@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ecgjax.core.precision import wide
+
 
 def masked_mse(prediction: Float[Array, "b m"], target: Float[Array, "b m"]) -> Float[Array, ""]:
     """Mean squared error over the targets that are there; 0 if none is.
@@ -11,20 +13,20 @@ def masked_mse(prediction: Float[Array, "b m"], target: Float[Array, "b m"]) -> 
     The reference counts missing targets as correct zeros instead.
     """
     known, filled = _known(target)
-    return _mean_known(jnp.square(prediction.astype(jnp.float32) - filled), known)
+    return _mean_known(jnp.square(wide(prediction) - filled), known)
 
 
 def masked_bce(logits: Float[Array, "b m"], target: Float[Array, "b m"]) -> Float[Array, ""]:
     """Mean binary cross-entropy over the targets that are there; 0 if none is."""
     known, filled = _known(target)
-    logits = logits.astype(jnp.float32)
+    logits = wide(logits)
     return _mean_known(jax.nn.softplus(logits) - logits * filled, known)
 
 
 def _known(target):
     known = ~jnp.isnan(target)
     # NaN must not enter the arithmetic: zero times NaN is NaN in the gradient.
-    return known, jnp.where(known, target, 0).astype(jnp.float32)
+    return known, wide(jnp.where(known, target, 0))
 
 
 def _mean_known(loss, known):

@@ -22,6 +22,8 @@ def scores(name, results):
             (results.scalars[f"{way}/recall@5"], results.scalars["chance/recall@5"])
             for way in ("ecg_to_cmr", "cmr_to_ecg")
         ]
+    if name == "localisation":
+        return [(results.scalars[f"{half}/partner_auc"], 0.5) for half in ("ecg", "cmr")]
     if name == "reconstruction":
         model, zero = (results.scalars[f"mse_hidden/{answer}"] for answer in ("model", "zero"))
         return [(1 - model / zero, 0.0)]

@@ -31,6 +31,19 @@ def draw(name: str, shape: tuple, base: int) -> np.ndarray:
     return value.astype(np.float32)
 
 
+def positions(*, leads: int, columns: int, width: int) -> np.ndarray:
+    """The table that the golden models start from: as the library's, but with angles in float32."""
+    frequency = 1.0 / 10000 ** (np.arange(width // 4, dtype=np.float32) / np.float32(width / 4))
+
+    def encode(position):
+        angle = position.astype(np.float32)[:, None] * frequency
+        return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+
+    lead, column = np.divmod(np.arange(leads * columns), columns)
+    table = np.concatenate([encode(column), encode(lead)], axis=1)
+    return np.concatenate([np.zeros((1, width), np.float32), table])
+
+
 def get(tree, path):
     for part in path:
         tree = tree[part]
