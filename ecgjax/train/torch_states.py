@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.formats.torch_pickle import Record
+from ecgjax.formats.torch_objects import Record
 from ecgjax.models import mae, resnet, vit
 from ecgjax.train.torch_names import leaf_of
 

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from ecgjax.core import trees
-from ecgjax.formats.torch_pickle import Record
+from ecgjax.formats.torch_objects import Record
 from ecgjax.models.posemb import resize_positions
 from ecgjax.models.resnet import VARIANTS, ResNet
 from ecgjax.models.vit import VARIANTS as VIT_VARIANTS
