@@ -39,7 +39,10 @@ class Objective(Protocol):
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
     ) -> tuple[Float[Array, ""], Aux]:
-        """The scalar to minimise. `train=False` uses no augmentation, no drop path, running statistics."""
+        """The scalar to minimise. `train=False` uses no drop path and running statistics.
+
+        Nor does it augment, unless masks or views are the task itself.
+        """
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
         """Deterministic outputs for evaluators."""

@@ -101,7 +101,7 @@ def to_workdir(
     workdir: epath.Path,
     wishes: Wishes,
     *,
-    data: str | None = None,
+    data: epath.PathLike | None = None,
     dry_run: bool = False,
 ) -> None:
     """Makes `workdir` of a file of weights: config.json, input_spec.json, checkpoint 0, convert.txt, TRAINED."""
@@ -210,7 +210,7 @@ def _draw_missing(objective, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
     return jax.tree.map(np.ascontiguousarray, trees.map_named(lambda n, leaf: drawn.get(n, leaf), both))
 
 
-def _config(target: Target, source: epath.PathLike, data: str | None) -> dict[str, Any]:
+def _config(target: Target, source: epath.PathLike, data: epath.PathLike | None) -> dict[str, Any]:
     """What `evaluate` and `export` read of a training config, and where the weights came from."""
     content = epath.Path(source).read_bytes()
     return configs.plain(

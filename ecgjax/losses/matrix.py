@@ -47,7 +47,10 @@ def remove_false_negatives(
     similar: Bool[Array, "b b"],
     temperature: float,
 ) -> Float[Array, ""]:
-    """InfoNCE whose negatives leave out similar subjects; only the own pair is a positive."""
+    """InfoNCE whose negatives leave out similar subjects; only the own pair is a positive.
+
+    `similar` is symmetric: what is left out between i and j is left out in both directions.
+    """
     return info_nce(z0, z1, temperature=temperature, same_subject=similar)
 
 

@@ -6,6 +6,7 @@ from ecgjax.objectives.byol import Byol
 from ecgjax.objectives.cross_modal import CrossModal
 from ecgjax.objectives.cross_modal_byol import CrossModalByol
 from ecgjax.objectives.encoder import Encoder
+from ecgjax.objectives.finetune import Finetune
 from ecgjax.objectives.masked import Masked
 from ecgjax.objectives.siamese import BarlowTwins, SimClr
 from ecgjax.objectives.supervised import Supervised
@@ -18,6 +19,7 @@ OBJECTIVES: Mapping[str, Callable] = {
     "byol": Byol,
     "barlow_twins": BarlowTwins,
     "supervised": Supervised,
+    "finetune": Finetune,
 }
 """Objectives by the name that a config gives."""
 

@@ -13,6 +13,7 @@ from ecgjax.core.interfaces import Aux, Batch, Tree
 from ecgjax.losses.noncontrastive import byol
 from ecgjax.models.heads import MlpHead
 from ecgjax.models.towers import Arm
+from ecgjax.objectives.encoders import head_dtype
 from ecgjax.objectives.momentum import apply_target, check_momentum, cosine_momentum, draw_target, follow
 from ecgjax.objectives.siamese import Siamese
 
@@ -76,24 +77,25 @@ class Byol(Siamese):
         return cosine_momentum(extra["updates"], start=self.momentum, steps=self.momentum_steps)
 
     def _module(self, encoder, rngs):
-        return byol_arm(encoder, hidden=self.hidden, projection=self.projection, rngs=rngs)
+        return byol_arm(encoder, **self._sizes, rngs=rngs)
 
     @functools.cached_property
     def _target(self) -> Functional:
-        def make(rngs: nnx.Rngs) -> nnx.Module:
-            return target_arm(self._encoder(rngs), hidden=self.hidden, projection=self.projection, rngs=rngs)
+        return Functional(lambda rngs: target_arm(self._encoder(rngs), **self._sizes, rngs=rngs))
 
-        return Functional(make)
+    @property
+    def _sizes(self):
+        return {"hidden": self.hidden, "projection": self.projection, "dtype": head_dtype(self.encoder)}
 
 
-def byol_arm(encoder: nnx.Module, *, hidden: int, projection: int, rngs: nnx.Rngs) -> Arm:
+def byol_arm(encoder: nnx.Module, *, hidden: int, projection: int, dtype: str, rngs: nnx.Rngs) -> Arm:
     """Encoder, projector and predictor: the online arm."""
-    predictor = MlpHead(width_in=projection, hidden=hidden, width=projection, rngs=rngs)
-    target = target_arm(encoder, hidden=hidden, projection=projection, rngs=rngs)
+    target = target_arm(encoder, hidden=hidden, projection=projection, dtype=dtype, rngs=rngs)
+    predictor = MlpHead(width_in=projection, hidden=hidden, width=projection, dtype=dtype, rngs=rngs)
     return Arm(encoder=encoder, head=target.head, predictor=predictor)
 
 
-def target_arm(encoder: nnx.Module, *, hidden: int, projection: int, rngs: nnx.Rngs) -> Arm:
+def target_arm(encoder: nnx.Module, *, hidden: int, projection: int, dtype: str, rngs: nnx.Rngs) -> Arm:
     """Encoder and projector: what follows the online arm."""
-    head = MlpHead(width_in=encoder.width, hidden=hidden, width=projection, rngs=rngs)
+    head = MlpHead(width_in=encoder.width, hidden=hidden, width=projection, dtype=dtype, rngs=rngs)
     return Arm(encoder=encoder, head=head)

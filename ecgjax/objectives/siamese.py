@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ecgjax.augment.views import view_ecg, view_image
+from ecgjax.augment.views import two_views, view_ecg
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
@@ -18,16 +18,18 @@ from ecgjax.losses.contrastive import info_nce, nt_xent, top_k_accuracy
 from ecgjax.losses.noncontrastive import barlow_twins, spread
 from ecgjax.models.heads import MlpHead, ProjectionHead
 from ecgjax.models.towers import Arm, Tower
-from ecgjax.objectives.encoders import encoder_factory
+from ecgjax.objectives.encoders import encoder_factory, head_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Siamese:
     """Two views through one network; what is made of the two outputs is the method's.
 
-    The first view is always augmented by the preset `views`, the second one with probability `view_rate`. With
-    `pairs="halves"` (CLOCS, arXiv 2005.13249) the views are the two consecutive halves of an ECG, so that
-    config.data.crop is twice what the encoder reads. Views are the task, so evaluation draws them as well.
+    The first view is always augmented by the preset `views`, the second one with probability `view_rate`. The
+    encoder reads the whole record of config.data.crop samples, or `window` samples of it: each view cuts its own
+    from a random start. With `pairs="halves"` (CLOCS, arXiv 2005.13249) the views are the record's two consecutive
+    halves. Predictions are means over the windows or halves of a record. Views are the task, so evaluation draws
+    them as well.
     """
 
     spec: InputSpec
@@ -37,10 +39,12 @@ class Siamese:
     views: str
     view_rate: float = 1.0
     pairs: Literal["views", "halves"] = "views"
+    window: int | None = None
 
     def __post_init__(self):
-        if self.pairs == "halves":
-            self._check_halves()
+        if not 0 <= self.view_rate <= 1:
+            raise ValueError(f"config.objective.view_rate is {self.view_rate}; it must lie between 0 and 1.")
+        self._check_length()
         jax.eval_shape(self.init, jax.random.key(0))
 
     @property
@@ -64,14 +68,16 @@ class Siamese:
         return value, Aux(self._metrics(outs), extra)
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
-        """Embedding, projection, and tokens or map; of two halves the mean embedding and projection."""
-        m, x = self.modality, batch[self.modality]
-        if self.pairs == "views":
-            out, _ = self._network.apply(params[m], extra[m], x)
+        """Embedding, projection, and tokens or map; of several windows the mean embedding and projection."""
+        m, parts = self.modality, self._parts(batch[self.modality])
+        outs = [self._network.apply(params[m], extra[m], part)[0] for part in parts]
+        if len(outs) == 1:
             wanted = ("embedding", "projection", "tokens", "map")
-            return {f"{m}/{name}": out[name] for name in wanted if name in out}
-        outs = [self._network.apply(params[m], extra[m], half)[0] for half in _halves(x)]
-        return {f"{m}/{name}": (outs[0][name] + outs[1][name]) / 2 for name in ("embedding", "projection")}
+            return {f"{m}/{name}": outs[0][name] for name in wanted if name in outs[0]}
+        return {
+            f"{m}/{name}": jnp.mean(jnp.stack([out[name] for out in outs]), axis=0)
+            for name in ("embedding", "projection")
+        }
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
         """Nothing follows the parameters; batch statistics moved in the forward pass."""
@@ -79,12 +85,25 @@ class Siamese:
         return extra
 
     def _views(self, key, x):
-        first, second = _halves(x) if self.pairs == "halves" else (x, x)
-        view = view_ecg if self.modality == "ecg" else view_image
+        path = "config.objective.views"
+        if self.pairs == "views":
+            length = self.window if self.modality == "ecg" else None
+            return two_views(key, x, preset=self.views, rate=self.view_rate, length=length, path=path)
         key0, key1 = jax.random.split(key)
-        return view(key0, first, preset=self.views), view(
-            key1, second, preset=self.views, rate=self.view_rate
+        first, second = self._parts(x)
+        return (
+            view_ecg(key0, first, preset=self.views, path=path),
+            view_ecg(key1, second, preset=self.views, rate=self.view_rate, path=path),
         )
+
+    def _parts(self, x):
+        """Consecutive stretches of a record, each of the length that the encoder reads."""
+        if self.modality == "cmr":
+            return [x]
+        return [
+            x[..., start : start + self._length]
+            for start in range(0, x.shape[-1] - self._length + 1, self._length)
+        ]
 
     def _online(self, params, extra, views, *, train, key):
         """Both views one after the other, so that batch statistics are those of a view."""
@@ -110,20 +129,37 @@ class Siamese:
 
     @functools.cached_property
     def _encoder(self):
-        length = self.crop // 2 if self.pairs == "halves" else self.crop
-        return encoder_factory(self.encoder, self.modality, self.spec, length, "config.objective.encoder")
+        return encoder_factory(
+            self.encoder, self.modality, self.spec, self._length, "config.objective.encoder"
+        )
 
-    def _check_halves(self):
-        if self.modality != "ecg":
+    @property
+    def _length(self) -> int:
+        """Samples that an ECG encoder reads."""
+        if self.pairs == "halves":
+            return self.crop // 2
+        return self.crop if self.window is None else self.window
+
+    def _check_length(self):
+        if self.modality != "ecg" and (self.pairs == "halves" or self.window is not None):
             raise ValueError(
-                f"config.objective.pairs is halves, which {self.modality.upper()} has not; choose views."
+                "config.objective: pairs=halves and window are for ECGs, not for modality cmr; leave them out."
+            )
+        if self.pairs == "halves" and self.window is not None:
+            raise ValueError(
+                f"config.objective.window is {self.window}, but pairs=halves takes halves of the record; leave one out."
             )
         patch = self.encoder.get("patch")
-        whole = 2 * patch if isinstance(patch, int) and patch > 0 else 2
-        if self.crop % whole:
+        patch = patch if isinstance(patch, int) and patch > 0 else 1
+        if self.pairs == "halves" and self.crop % (2 * patch):
             raise ValueError(
-                f"config.data.crop is {self.crop}, whose halves are the views; take a multiple of {whole}, twice "
-                f"config.objective.encoder.patch."
+                f"config.data.crop is {self.crop}, whose halves are the views; take a multiple of {2 * patch}, "
+                f"twice config.objective.encoder.patch."
+            )
+        if self.window is not None and not (0 < self.window <= self.crop and self.window % patch == 0):
+            raise ValueError(
+                f"config.objective.window is {self.window}; it must be a multiple of config.objective.encoder.patch "
+                f"= {patch} of at most config.data.crop = {self.crop}."
             )
 
 
@@ -147,7 +183,8 @@ class SimClr(Siamese):
 
     def _module(self, encoder, rngs):
         hidden = encoder.width if self.hidden is None else self.hidden
-        head = ProjectionHead(width_in=encoder.width, hidden=hidden, width=self.projection, rngs=rngs)
+        sizes = {"width_in": encoder.width, "hidden": hidden, "width": self.projection}
+        head = ProjectionHead(**sizes, dtype=head_dtype(self.encoder), rngs=rngs)
         return Tower(encoder=encoder, head=head)
 
     def _compare(self, z0, z1, batch):
@@ -171,14 +208,9 @@ class BarlowTwins(Siamese):
     divisor: int | None = None
 
     def _module(self, encoder, rngs):
-        head = MlpHead(width_in=encoder.width, hidden=self.hidden, width=self.projection, rngs=rngs)
+        sizes = {"width_in": encoder.width, "hidden": self.hidden, "width": self.projection}
+        head = MlpHead(**sizes, dtype=head_dtype(self.encoder), rngs=rngs)
         return Arm(encoder=encoder, head=head)
 
     def _compare(self, z0, z1, batch):
         return barlow_twins(z0, z1, off_diagonal=self.off_diagonal, batch_size=self.divisor)
-
-
-def _halves(ecg: Float[Array, "b l t"]) -> tuple[Float[Array, "b l h"], Float[Array, "b l h"]]:
-    """Two consecutive halves of each record."""
-    half = ecg.shape[-1] // 2
-    return ecg[..., :half], ecg[..., half:]

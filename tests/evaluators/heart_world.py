@@ -23,8 +23,7 @@ class World:
             generator = np.random.default_rng([7, number])
             subjects = np.repeat(np.arange((n + 1) // 2), 2)[:n]
             latent = generator.normal(size=(n, 4)).astype(np.float32)
-            label = latent @ np.array([[10, 5, 0, 0], [0, 30, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32)
-            label[:, :2] += [55, 120]
+            label = phenotypes(latent)
             label[:, 2:] = label[:, 2:] > 0.5
             label[generator.random(label.shape) < 0.05] = np.nan
             self.latent[name] = latent
@@ -74,6 +73,12 @@ class World:
         )
 
 
+def phenotypes(latent):
+    """LVEF, LVM, and what DCM and AF are cut from at 0.5."""
+    mixed = latent @ np.array([[10, 5, 0, 0], [0, 30, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32)
+    return mixed + np.array([55, 120, 0, 0], np.float32)
+
+
 def noise(batch):
     """Deterministic in the example, unrelated to its heart."""
     rows = [np.random.default_rng(abs(int(i)) + 1000).normal(size=8) for i in batch["index"]]
@@ -94,6 +99,8 @@ def separable(batch):
         "ecg/attention": np.tile(attention / attention.sum(), (len(hidden), 3, 1)).reshape(-1, 3, LEADS, 5),
         "ecg/input": batch["ecg"],
         "cmr/input": batch["cmr"],
+        "logits": phenotypes(batch["latent"]),
+        "prediction": phenotypes(batch["latent"]),
         "reconstruction": batch["ecg"],
         "reconstruction_mask": hidden,
     }
@@ -113,5 +120,6 @@ def unrelated(batch):
     out["cmr/projection"] = np.roll(z[:, ::-1], 3, axis=1) ** 2 - 1
     out["ecg/local_projection_x2"] = everywhere(z, LEADS, 10)
     out["cmr/local_projection_x2"] = everywhere(out["cmr/projection"], 4, 4)
+    out["prediction"] = np.array([55, 120, 0, 0], np.float32) + 0.01 * z[:, :4]
     out["reconstruction"] = np.zeros_like(batch["ecg"])
     return out

@@ -119,6 +119,13 @@ def test_gradients_reach_every_parameter_but_frozen_ones(name, one_device):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_frozen_parameters_have_no_gradient(name, one_device):
+    for path, leaf in trees.flatten(one_device[name]["grads"]).items():
+        frozen = any(re.search(pattern, path) for pattern in objective(name).frozen_paths)
+        assert not (frozen and np.any(leaf)), path
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_single_batch_is_overfitted(name):
     tx = optax.adam(3e-3)
     update = jax.jit(lambda grads, opt, params: tx.update(grads, opt, params))
@@ -155,6 +162,7 @@ def test_only_batch_norm_has_statistics_and_training_moves_them(name, one_device
     has_batch_norm = heads or any(
         part.get("norm") == "batch" for part in SECTIONS[name].values() if isinstance(part, dict)
     )
+    has_batch_norm |= SECTIONS[name].get("mode") == "probe"
     assert bool(jax.tree.leaves(extra)) == has_batch_norm
     assert (trees.digest(one_device[name]["extra"]) != trees.digest(extra)) == has_batch_norm
 

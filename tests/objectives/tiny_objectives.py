@@ -94,6 +94,26 @@ SECTIONS = {
         **{k: v for k, v in TOWERS.items() if k != "temperature"},
         "name": "cross_modal_byol",
         "cmr": {**RESNET, "norm": "batch"},
+        "online": {"modality": "ecg", "label": "lbbb"},
+    },
+    "finetune classification": {
+        "name": "finetune",
+        "task": "classification",
+        "targets": ("lbbb",),
+        "encoder": {**VIT, "pooling": "attention", "positions": "learnable"},
+        "class_weights": (1.0, 2.0),
+        "smoothing": 0.1,
+        "lead_mask": 0.4,
+        "norm_twice": True,
+        "views": "weak",
+    },
+    "finetune regression probe": {
+        "name": "finetune",
+        "task": "regression",
+        "targets": ("lvef",),
+        "mode": "probe",
+        "encoder": VIT,
+        "views": "weak",
     },
 }
 
