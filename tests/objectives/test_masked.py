@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_objectives import SPEC, VIT
+from tiny_objectives import SPEC, VIT, initial
 
 from configs import mae_ecg
+from ecgjax.augment.spectral import to_fourier
 from ecgjax.core import config as configs
 from ecgjax.core import trees
 from ecgjax.core.spec import EcgSpec, InputSpec
@@ -70,18 +71,32 @@ def test_loss_and_metrics_are_float32_whatever_the_model_computes_in(dtype):
 
 
 def test_several_channels_reach_the_loss():
-    """A batch of our pipeline has one; what brings its own, such as a spectrum, may have more."""
+    """A batch of our pipeline has one; whoever makes more of it, such as a spectrum, names their number."""
     objective = make(encoder={**VIT, "channels": 2})
     masking = random_masking(jax.random.key(0), batch=4, tokens=12, mask_ratio=0.5)
-    ecg = jax.ShapeDtypeStruct((4, 2, 3, 40), "float32")
     params, _ = shapes(objective)
     assert params["ecg"]["decoder"]["predict"]["kernel"].shape == (16, 2 * VIT["patch"])
-    value, _ = jax.eval_shape(
-        lambda p, ecg: objective.loss_of_maskings(p, {}, ecg, masking, None, train=True), params, ecg
-    )
-    assert value.shape == ()
-    out = jax.eval_shape(lambda p, ecg: objective.predict(p, {}, {"ecg": ecg}), params, ecg)
-    assert out["reconstruction"].shape == out["reconstruction_mask"].shape == ecg.shape
+
+    def step(params, ecg):
+        spectrum = jax.vmap(to_fourier)(ecg)
+        loss, aux = objective.loss_of_maskings(params, {}, spectrum, masking, None, train=True)
+        return loss, aux.metrics, objective.predict(params, {}, {"ecg": spectrum})
+
+    value, metrics, out = jax.eval_shape(step, params, jax.ShapeDtypeStruct((4, 3, 40), "float32"))
+    assert (value.shape, set(metrics)) == ((), {"mse", "ncc"})
+    assert out["reconstruction"].shape == out["reconstruction_mask"].shape == (4, 2, 3, 40)
+
+
+def test_one_channel_may_come_with_its_axis():
+    objective = make()
+    masking = random_masking(jax.random.key(0), batch=2, tokens=12, mask_ratio=0.5)
+    params, _ = initial("masked")  # Of the same sizes.
+    ecg = jax.random.normal(jax.random.key(1), (2, 3, 40))
+    losses = [
+        jax.jit(lambda p, x: objective.loss_of_maskings(p, {}, x, masking, None, train=True)[0])(params, x)
+        for x in (ecg, ecg[:, None])
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
 def test_spread_is_one_for_directions_of_a_normal_and_zero_for_one_direction():
