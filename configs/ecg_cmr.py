@@ -73,7 +73,7 @@ def _demo() -> ConfigDict:
         {
             "linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS),
             "retrieval": {},
-            "localisation": {"scored": 256},
+            "localisation": {},
         }
     )
     return config
@@ -122,7 +122,13 @@ def _paper() -> ConfigDict:
     )
     config.init_from.rules = ((r"^ecg/encoder/", "ecg/encoder/"),)
     config.init_from.also = (common.source((r"^cmr/encoder/", "cmr/encoder/")),)
-    config.evaluators = ConfigDict({"linear_probe": common.probe("ecg/embedding"), "retrieval": {}})
+    config.evaluators = ConfigDict(
+        {
+            "linear_probe": common.probe("ecg/embedding"),
+            "retrieval": {},
+            "localisation": {"temperature": 0.8},
+        }
+    )
     return config
 
 

@@ -60,7 +60,7 @@ def get_config(arg: str = "demo") -> ConfigDict:
     }
     if name not in recipes or scratch not in ([], ["scratch"]):
         raise ValueError(
-            f"configs/finetune.py:{arg}: unknown; choose from {', '.join(recipes)}, each with ',scratch' if wanted."
+            f"configs/finetune.py:{arg}: unknown (',scratch' may follow a name); choose from {', '.join(recipes)}."
         )
     config = recipes[name]()
     if scratch:
