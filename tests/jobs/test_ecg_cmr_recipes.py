@@ -56,6 +56,9 @@ def test_a_recipe_of_the_paper_repeats_its_settings(name):
     )
     assert config["data"]["batch_size"] == 256
     assert config["steps"] == 300 * 109
+    metric = "val_contrastive" if name == "paper_online" else "val_loss"
+    assert config["checkpoint"]["best"] == {"metric": metric, "mode": "min", "keep": 1}
+    assert config["validate_every"] == config["save_every"] == 109  # Else the best epoch might not be saved.
     rate = {"paper_wo_mdm": 3e-4, "unet": 3e-3}.get(name, 1e-4)
     # The first epoch stands still; the full rate is reached one epoch before the 30 of warm-up end.
     rates = [float(schedule(109 * epoch)) / rate for epoch in (0, 1, 29, 30, 165, 299)]
