@@ -15,6 +15,7 @@ def training() -> ConfigDict:
         {
             "directory": config_dict.placeholder(str),  # Made by `ecgjax prepare`.
             "batch_size": 64,  # Global, over all processes and devices.
+            "validation_batch": config_dict.placeholder(int),  # As batch_size where None; at most the split.
             "crop": 250,  # Samples; a multiple of the patch.
             "modalities": ("ecg",),
             "pairing": "true",  # "permuted" gives every ECG the CMR of another subject: a control.

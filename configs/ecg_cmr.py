@@ -11,8 +11,9 @@ Those of the paper read 500 Hz and whole slices of 210 px, of which they cut the
 was measured here, for want of its data. Set config.steps to 300 * examples // 256 where these are not 28,030.
 
 `paper`         the published command: ResNet-50 and the tiny ViT, temperature 0.1, batch 256, balance 0.75, Adam 1e-4
-                with L2 1e-4, 300 epochs with 30 of warm-up, one rate an epoch and the first at 0. Both towers start
-                from a run: the ECG encoder from MDM, the CMR encoder from SimCLR on images:
+                with L2 1e-4, 300 epochs with 30 of warm-up, one rate an epoch and the first at 0; the checkpoint of
+                the lowest validation loss is kept beside the last. Both towers start from a run: the ECG encoder from
+                MDM, the CMR encoder from SimCLR on images:
 
     python -m ecgjax train --config=configs/ecg_cmr.py:paper --config.data.directory=DATA --workdir=RUN \
         --config.init_from.workdir=MDM_RUN "--config.init_from.also[0].workdir=SIMCLR_RUN"
@@ -72,7 +73,7 @@ def _demo() -> ConfigDict:
         {
             "linear_probe": common.probe("ecg/embedding", max_labels=common.DEMO_LABELS),
             "retrieval": {},
-            "localisation": {"scored": 256},
+            "localisation": {},
         }
     )
     return config
@@ -82,7 +83,8 @@ def _paper() -> ConfigDict:
     config = common.training()
     epoch = 28030 // 256
     config.steps = 300 * epoch
-    config.log_every, config.validate_every, config.save_every = 50, epoch, 10 * epoch
+    config.log_every, config.validate_every, config.save_every = 50, epoch, epoch
+    config.checkpoint.best.update({"metric": "val_loss", "mode": "min", "keep": 1})
     config.data.update(
         {"batch_size": 256, "crop": 2500, "modalities": ("ecg", "cmr"), "cache": False, "workers": 16}
     )
@@ -120,7 +122,13 @@ def _paper() -> ConfigDict:
     )
     config.init_from.rules = ((r"^ecg/encoder/", "ecg/encoder/"),)
     config.init_from.also = (common.source((r"^cmr/encoder/", "cmr/encoder/")),)
-    config.evaluators = ConfigDict({"linear_probe": common.probe("ecg/embedding"), "retrieval": {}})
+    config.evaluators = ConfigDict(
+        {
+            "linear_probe": common.probe("ecg/embedding"),
+            "retrieval": {},
+            "localisation": {"temperature": 0.8},
+        }
+    )
     return config
 
 
@@ -140,6 +148,7 @@ def _paper_online() -> ConfigDict:
             "init": "kaiming",
         }
     )
+    config.checkpoint.best.metric = "val_contrastive"  # Not its sum with the classifier's loss.
     config.optimizer.groups.online = ConfigDict(
         {"paths": "^online/", "learning_rate": 3e-4, "weight_decay": 1e-4}
     )

@@ -63,7 +63,7 @@ def grayscale(
 
 
 def _luma(image):
-    return image @ jnp.array(LUMA, image.dtype)
+    return jnp.matmul(image, jnp.array(LUMA, image.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def _check_channels(image, name):

@@ -25,7 +25,7 @@ def rotate(
 ) -> Float[Array, "y x c"]:
     """Rotates about the centre by U(-degrees, degrees): nearest pixel, what enters from outside is 0."""
     key_gate, key_angle = jax.random.split(key)
-    angle = _angle(key_angle, image, degrees)
+    angle = _draw_angle(image, key_angle, degrees)
     if probability < 1:
         angle = jnp.where(jax.random.bernoulli(key_gate, probability), angle, 0)
     return rotate_by(image, angle)
@@ -48,12 +48,12 @@ def random_affine(
     dtype = wide(image).dtype
     offset = jax.random.uniform(key_shift, (2,), dtype, minval=-shift, maxval=shift)
     magnification = jax.random.uniform(key_scale, (), dtype, minval=1 - scale, maxval=1 + scale)
-    angle = _angle(key_angle, image, degrees)
+    angle = _draw_angle(image, key_angle, degrees)
     grid = source_grid(image.shape, angle=angle, shift=offset, magnification=magnification)
     return sample_bilinear(image, *grid)
 
 
-def _angle(key, image, degrees):
+def _draw_angle(image, key, degrees):
     return jnp.deg2rad(jax.random.uniform(key, (), wide(image).dtype, minval=-degrees, maxval=degrees))
 
 
@@ -146,7 +146,7 @@ def random_resized_crop(
     left = jnp.floor(jax.random.uniform(keys[3], (), dtype) * (width - box_width + 1))
     top = jnp.where(found, top, (height - central_height) // 2)
     left = jnp.where(found, left, (width - central_width) // 2)
-    return resize_box(image, top=top, left=left, box_height=box_height, box_width=box_width)
+    return resize_box(image, top=top, left=left, high=box_height, wide=box_width)
 
 
 def _largest_box(height, width, ratio):
@@ -162,13 +162,13 @@ def resize_box(
     *,
     top: Float[Array, ""],
     left: Float[Array, ""],
-    box_height: Float[Array, ""],
-    box_width: Float[Array, ""],
+    high: Float[Array, ""],
+    wide: Float[Array, ""],
 ) -> Float[Array, "y x c"]:
     """Bilinear resize of a box of whole pixels to the size of the image: half-pixel centres, edges repeat."""
     height, width, _ = image.shape
-    rows = _resize_rows(wide(image), start=top, length=box_height, size=height)
-    both = _resize_rows(rows.swapaxes(0, 1), start=left, length=box_width, size=width).swapaxes(0, 1)
+    rows = _resize_rows(image, start=top, length=high, size=height)
+    both = _resize_rows(rows.swapaxes(0, 1), start=left, length=wide, size=width).swapaxes(0, 1)
     return both.astype(image.dtype)
 
 
@@ -177,6 +177,7 @@ def _resize_rows(image, *, start, length, size):
     lower = jnp.floor(source)
     weight = (source - lower)[:, None, None]
     upper = jnp.minimum(lower + 1, length - 1)
+    image = wide(image)
     low = image[(start + lower).astype(jnp.int32)]
     high = image[(start + upper).astype(jnp.int32)]
     return low * (1 - weight) + high * weight

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -43,10 +44,10 @@ def _over(ecg, change, scope):
         raise ValueError(
             f'scope "group" needs the 12 standard leads, got {len(ecg)}; choose "record" or "lead".'
         )
-    groups = {
-        "record": (slice(None),),
-        "lead": tuple(slice(i, i + 1) for i in range(len(ecg))),
-        "group": LEAD_GROUPS,
-    }
     values = wide(ecg)
-    return jnp.concatenate([change(values[part]) for part in groups[scope]]).astype(ecg.dtype)
+    parts = {
+        "record": lambda: change(values),
+        "lead": lambda: jax.vmap(change)(values),
+        "group": lambda: jnp.concatenate([change(values[group]) for group in LEAD_GROUPS]),
+    }
+    return parts[scope]().astype(ecg.dtype)

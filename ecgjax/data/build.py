@@ -282,7 +282,7 @@ def _remove_leftovers(directory: epath.Path, tasks: Sequence[Task]) -> None:
     for folder in (directory, directory / "build"):
         for path in folder.iterdir():
             stem, suffix, rest = path.name.partition(".array_record")
-            if stem.startswith(".") and stem[1:] + suffix in known and rest.endswith(".tmp"):
+            if stem.startswith(".") and stem[1:] + suffix in known and rest.endswith((".tmp", ".partial")):
                 path.unlink()
 
 

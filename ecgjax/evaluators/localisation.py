@@ -10,7 +10,14 @@ from jaxtyping import Float
 from ecgjax.evaluators.base import Predict, Results, Splits
 from ecgjax.metrics.bootstrap import percentile_interval, subject_counts, subject_index
 from ecgjax.metrics.localisation import entropy, partner_auc, region_weight, shared_variance
-from ecgjax.models.localisation import TEMPERATURE, importance, pairwise_importance, softmax_map
+from ecgjax.models.localisation import (
+    TEMPERATURE,
+    importance,
+    pairwise_importance,
+    resize_image,
+    resize_time,
+    softmax_map,
+)
 from ecgjax.models.towers import UPSAMPLING
 
 _HALVES = (("ecg", "cmr"), ("cmr", "ecg"))
@@ -21,7 +28,8 @@ class Localisation:
     """Importance maps of the first `examples` of a split, and what the first `scored` ones tell about such maps.
 
     The map of one half compares each of its places with the other half's global projection; the pairwise map
-    compares every time of the ECG with every place of the image. `softmax` turns maps into shares.
+    compares every time of the ECG with every place of the image. `softmax` turns maps into shares; `at_input_size`
+    keeps them at the samples of the ECG and the pixels of the image (the pairwise map at its pixels only).
 
     Scalars, for each half: `partner_auc`, how often its best place resembles its own partner more than another
     subject's (chance 0.5); `entropy` of the map as shares (1 is flat), and `entropy_other` with another subject as
@@ -35,6 +43,7 @@ class Localisation:
     upsampling: int = 2
     temperature: float = TEMPERATURE
     softmax: bool = False
+    at_input_size: bool = False
     region: tuple[float, float, float, float] | None = None
     split: str = "test"
     draws: int = 1000
@@ -109,12 +118,14 @@ class Localisation:
         )
         scalars |= self._in_region(maps["cmr"])
         offset, scale = (x[shown, :, None] for x in splits.to_mv(self.split))
+        kept = {m: softmax_map(x[shown]) if self.softmax else x[shown] for m, x in maps.items()}
+        kept |= {"pairwise": pairwise, "attention": jnp.asarray(attention[shown])}
+        if self.at_input_size:
+            kept = self._resized(kept, found["ecg/input"].shape[-1], found["cmr/input"].shape[1:3])
         arrays = {
             "ecg_mv": (found["ecg/input"] * scale + offset).astype(np.float32),
             "cmr": found["cmr/input"],
-            "attention": attention[shown],
-            "pairwise/map": np.asarray(pairwise),
-            **{f"{m}/map": np.asarray(softmax_map(x) if self.softmax else x)[shown] for m, x in maps.items()},
+            **{f"{name}/map": np.asarray(x) for name, x in kept.items()},
             "subject": identity.subject[shown],
             "record": identity.record[shown],
         }
@@ -150,6 +161,12 @@ class Localisation:
 
     def _map(self, local, partner):
         return importance(jnp.asarray(local), jnp.asarray(partner), temperature=self.temperature)
+
+    @staticmethod
+    def _resized(kept, length, pixels):
+        size = {"height": pixels[0], "width": pixels[1]}
+        images = {name: resize_image(kept[name], **size) for name in ("cmr", "pairwise")}
+        return images | {name: resize_time(kept[name], length=length) for name in ("ecg", "attention")}
 
     def _in_region(self, maps) -> dict[str, float]:
         if self.region is None:

@@ -4,18 +4,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ecgjax.core.spec import InputSpec
 from ecgjax.data.build import cmr_spec, ecg_spec
 from ecgjax.formats.recording import LEADS
-from ecgjax.models.posemb import sincos_positions
+from ecgjax.train.torch_fit import matching_frequencies
 from ecgjax.train.torch_states import CmrSizes, DecoderSizes, EcgSizes, Found, State, heads_of
 
 PAPER_ECG = {"baseline_lambda": 1e7, "clip_sigma": 4.0, "normalise": "group"}
 """How the ECG of the published weights were conditioned, at 500 Hz; the rest are defaults."""
 PAPER_CMR = {"min_slices": 1}
 _PAPER_SIZE, _PAPER_PIXEL_MM = 210, 1.8
+_COSINE_WEIGHT = 0.1
+"""Default of the release that has heads of a cosine term."""
 _POOLINGS = ("mean", "attention", "cls", "mean_of_normed")
 
 
@@ -63,7 +63,7 @@ def plan(found: Found, state: State, args: Mapping[str, Any], wishes: Wishes, *,
     if cmr is not None:
         spec = dataclasses.replace(spec, cmr=_cmr_spec(cmr, wishes, where))
         sections["cmr"] = _cmr_section(cmr)
-    objective = _objective(found, sections, wishes, where)
+    objective = _objective(found, sections, state, rows, args, wishes, where)
     evaluators: dict[str, Any] = {"linear_probe": {"inputs": [f"{m}/embedding" for m in sections]}}
     if objective["name"] == "masked":
         evaluators["reconstruction"] = {"examples": 6}
@@ -72,18 +72,29 @@ def plan(found: Found, state: State, args: Mapping[str, Any], wishes: Wishes, *,
     return Target(spec, crop, objective, rows, evaluators)
 
 
-def _objective(found, sections, wishes, where) -> dict[str, Any]:
+def _objective(found: Found, sections, state: State, rows, args, wishes: Wishes, where) -> dict[str, Any]:
+    decoder = found.decoder
     if found.heads is not None and len(sections) == 2:
         sizes = {"hidden": found.heads.hidden, "projection": found.heads.projection}
         return {"name": "cross_modal", **sections, **sizes}
-    if found.decoder is not None and sections["ecg"]["pooling"] in ("cls", "mean_of_normed"):
-        decoder = {
-            "width": found.decoder.width,
-            "depth": found.decoder.depth,
-            "heads": heads_of(found.decoder, wishes.decoder_heads, where=where),
-        }
-        return {"name": "masked", "encoder": sections["ecg"], "decoder": decoder}
-    return {"name": "encoder", **sections}
+    if (
+        decoder is None
+        or "ecg" not in sections
+        or sections["ecg"]["pooling"] not in ("cls", "mean_of_normed")
+    ):
+        return {"name": "encoder", **sections}
+    section: dict[str, Any] = {"width": decoder.width, "depth": decoder.depth}
+    section["heads"] = heads_of(decoder, wishes.decoder_heads, where=where)
+    if "decoder_pos_embed" in state:  # Within rounding of both tables, or `fit` refuses it.
+        section["frequencies"] = matching_frequencies(state["decoder_pos_embed"], rows=rows) or "float64"
+    objective = {"name": "masked", "encoder": sections["ecg"], "decoder": section}
+    floats = {name: value for name, value in args.items() if isinstance(value, float)}
+    objective |= {name: floats[name] for name in ("mask_ratio", "ncc_weight") if name in floats}
+    if decoder.projector_hidden is not None:  # At weight 0 there would be no place for these heads.
+        objective["cosine_weight"] = floats.get("cos_weight") or _COSINE_WEIGHT
+        objective["projector_hidden"] = decoder.projector_hidden
+        objective["predictor_hidden"] = decoder.predictor_hidden
+    return objective
 
 
 def _leads(ecg: EcgSizes, args: Mapping[str, Any], wishes: Wishes, where: str) -> tuple[str, ...]:
@@ -110,13 +121,12 @@ def _leads(ecg: EcgSizes, args: Mapping[str, Any], wishes: Wishes, where: str) -
 def _grid(ecg: EcgSizes, leads: int, wishes: Wishes, where: str) -> tuple[int, int]:
     """Rows of tokens, and the crop: as long as the positions reach, unless another is wished for."""
     rows = leads // ecg.patch_leads
-    columns, rest = divmod(ecg.tokens, rows)
-    if rest:
+    if ecg.tokens % rows:
         raise ValueError(
             f"{where}: {ecg.tokens} positions are no whole number of columns for {rows} rows ({leads} leads, patches "
             f"of {ecg.patch_leads}); give --leads as the model was trained on."
         )
-    crop = wishes.crop or columns * ecg.patch
+    crop = wishes.crop or _reach(ecg, rows)
     if crop % ecg.patch:
         raise ValueError(f"--crop={crop} is no multiple of the patch of {ecg.patch} samples.")
     return rows, crop
@@ -135,9 +145,12 @@ def _ecg_spec(leads, crop, wishes: Wishes):
 def _ecg_section(found: Found, state: State, rows, crop, wishes: Wishes, where) -> dict[str, Any]:
     ecg = found.ecg
     pooling = wishes.pooling or ecg.pooling or ("mean_of_normed" if found.decoder else "mean")
-    columns = crop // ecg.patch
     table = next(value for name, value in state.items() if name.rpartition("encoder_ecg.")[2] == "pos_embed")
-    ours = sincos_positions(leads=rows, columns=columns, width=ecg.width)[None]
+    frequencies = matching_frequencies(table, rows=rows) if crop == _reach(ecg, rows) else None
+    # Nothing of the file is lost: what is not bit by bit a table of ours is kept as a parameter.
+    positions = (
+        {"positions": "fixed", "frequencies": frequencies} if frequencies else {"positions": "learnable"}
+    )
     return {
         "name": "vit",
         "width": ecg.width,
@@ -147,9 +160,13 @@ def _ecg_section(found: Found, state: State, rows, crop, wishes: Wishes, where) 
         "patch_leads": ecg.patch_leads,
         "mlp_ratio": ecg.mlp_width / ecg.width,
         "pooling": pooling,
-        # Nothing of the file is lost: what is not bit by bit our table is kept as a parameter.
-        "positions": "fixed" if np.array_equal(table, ours) else "learnable",
+        **positions,
     }
+
+
+def _reach(ecg: EcgSizes, rows: int) -> int:
+    """Samples that the positions reach over."""
+    return ecg.tokens // rows * ecg.patch
 
 
 def _cmr_spec(cmr: CmrSizes, wishes: Wishes, where: str):

@@ -17,6 +17,7 @@ does not say how its ECG were conditioned, the paper's way at 500 Hz is taken; -
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from ecgjax.data.manifest import read_manifest
 from ecgjax.formats.torch_file import read_safetensors, read_torch, write_safetensors, write_torch
 from ecgjax.jobs import setup
 from ecgjax.jobs.conversion import Target, Wishes, describe, plan
+from ecgjax.models.posemb import sincos_positions
 from ecgjax.objectives import CONVERTED, OBJECTIVES
 from ecgjax.train import checkpoint
 from ecgjax.train.torch_fit import fit, unfit
@@ -163,9 +165,16 @@ def to_file(
         raise ValueError(
             f"--part={chosen}: {workdir} has no {missing[0]}, only {', '.join(trained.modalities)}."
         )
+    if "cmr" in modalities:
+        _check_image_encoder(trained)
     both = len(modalities) == 2
-    params = {m: _writable(trained.params[m], heads=both) for m in modalities}
-    extra = {m: _writable(trained.extra.get(m, {}), heads=both) for m in modalities}
+    kept = {m: _published_parts(trained.params[m], towers=both) for m in modalities}
+    params, extra = (
+        {m: {name: tree[m][name] for name in kept[m] if name in tree[m]} for m in modalities if m in tree}
+        for tree in (trained.params, trained.extra)
+    )
+    if both and "online" in trained.params:
+        params["online"] = trained.params["online"]
     section = setup.encoder_section(trained.meta["config"], "ecg") if "ecg" in modalities else None
     state = unfit(
         params,
@@ -174,11 +183,18 @@ def to_file(
         tables=_tables(trained, params, section, prefixed=both) if section else {},
         prefixed=both,
     )
-    _check_written(trained, modalities)
+    written = {*trees.flatten(params), *trees.flatten(extra)}
+    unnamed = [
+        leaf
+        for tree in (trained.params, trained.extra)
+        for leaf in trees.flatten(tree)
+        if leaf not in written
+    ]
     left_out = [name for name in state if any(re.search(pattern, name) for pattern in omit)]
     state = {name: value for name, value in state.items() if name not in left_out}
     account = [f"{len(state)} tensors, {sum(v.size for v in state.values()):,} values"]
     account += [f"  left out: {name}" for name in left_out]
+    account += [f"  not written: {branch}" for branch in sorted({_branch(leaf) for leaf in unnamed})]
     account += [f"  {name} {value.shape}" for name, value in state.items()] if dry_run else []
     runtime.say("\n".join(account))
     if dry_run:
@@ -230,34 +246,42 @@ def _config(target: Target, source: epath.PathLike, data: epath.PathLike | None)
     )
 
 
-def _writable(tree: Tree, *, heads: bool) -> Tree:
-    """A tower without its projection head, which goes along only where both towers are written."""
-    if heads or "fc1" not in tree.get("head", {}):
-        return tree
-    return {name: part for name, part in tree.items() if name != "head"}
+def _published_parts(tower: Tree, *, towers: bool) -> list[str]:
+    """Parts of a tower that published files hold; projection heads go along only where both towers are written."""
+    downstream = "linear" in tower.get("head", {})
+    heads = ["head"] if downstream or (towers and "fc2" in tower.get("head", {})) else []
+    return ["encoder", "decoder", "projector", "predictor", *heads]
 
 
-def _tables(
-    trained: setup.Trained, params: Tree, section, *, prefixed: bool
-) -> dict[str, tuple[int, int, int]]:
-    """Positions that are no parameter of ours: rows, columns and width by torch name."""
-    rows = setup.token_rows(trained.meta["config"], trained.spec)
-    columns = trained.meta["config"]["data"]["crop"] // section["patch"]
+def _branch(leaf: str) -> str:
+    return "/".join(leaf.split("/")[:2])
+
+
+def _tables(trained: setup.Trained, params: Tree, section, *, prefixed: bool) -> dict[str, np.ndarray]:
+    """Positions that are no parameter of ours, by torch name."""
+    config = trained.meta["config"]
+    rows, columns = setup.token_rows(config, trained.spec), config["data"]["crop"] // section["patch"]
+
+    def table(width: int, fields: Mapping[str, Any]) -> np.ndarray:
+        frequencies = fields.get("frequencies", "float64")
+        return sincos_positions(leads=rows, columns=columns, width=width, frequencies=frequencies)[None]
+
     tables = {}
     if "positions" not in params["ecg"]["encoder"]:
-        tables["encoder_ecg.pos_embed" if prefixed else "pos_embed"] = (rows, columns, section["width"])
+        name = "encoder_ecg.pos_embed" if prefixed else "pos_embed"
+        tables[name] = table(section["width"], section)
     if "decoder" in params["ecg"]:
         width = params["ecg"]["decoder"]["mask_token"].shape[-1]
-        tables["decoder_pos_embed"] = (rows, columns, width)
+        tables["decoder_pos_embed"] = table(width, config["objective"]["decoder"])
     return tables
 
 
-def _check_written(trained: setup.Trained, modalities) -> None:
+def _check_image_encoder(trained: setup.Trained) -> None:
     """Raises where the image encoder is of a kind that the published names do not describe."""
-    if "cmr" in modalities:
-        section = setup.encoder_section(trained.meta["config"], "cmr") or {"stem": "none"}
-        if section.get("stem", "imagenet") != "imagenet" or section.get("norm", "batch") != "batch":
-            raise ValueError(
-                f"the CMR encoder has stem {section.get('stem')!r} and norm {section.get('norm')!r}; files of weights "
-                f"know stem 'imagenet' and norm 'batch' only. Choose --part=ecg."
-            )
+    section = setup.encoder_section(trained.meta["config"], "cmr") or {"stem": None, "norm": None}
+    stem, norm = section.get("stem", "imagenet"), section.get("norm", "batch")
+    if (stem, norm) != ("imagenet", "batch"):
+        raise ValueError(
+            f"the CMR encoder has stem {stem!r} and norm {norm!r}; the published names are those of a residual network "
+            f"of stem 'imagenet' and norm 'batch'. Choose --part=ecg."
+        )

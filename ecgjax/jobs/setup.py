@@ -39,7 +39,17 @@ SECTIONS = (
 )
 """What a training config holds at its top level."""
 
-DATA_FIELDS = ("directory", "batch_size", "crop", "modalities", "pairing", "similarity", "cache", "workers")
+DATA_FIELDS = (
+    "directory",
+    "batch_size",
+    "validation_batch",
+    "crop",
+    "modalities",
+    "pairing",
+    "similarity",
+    "cache",
+    "workers",
+)
 """What its section `data` holds."""
 
 

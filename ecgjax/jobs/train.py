@@ -224,9 +224,10 @@ def _check_step(
 
 
 def _train_iterator(config: Mapping[str, Any]):
+    fields = {name: value for name, value in config["data"].items() if name != "validation_batch"}
     return configs.call(
         pipeline.train_batches,
-        config["data"],
+        fields,
         "config.data",
         seed=config["seed"],
         shard_index=jax.process_index(),
@@ -235,9 +236,18 @@ def _train_iterator(config: Mapping[str, Any]):
 
 
 def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest, mesh: Mesh):
-    """Whole batches only: a contrastive loss depends on the number of negatives, so padding would change it."""
+    """Whole batches only: a contrastive loss depends on the number of negatives, so padding would change it.
+
+    A metric that is no mean over examples, such as AUROC, is that of the split where one batch holds all of it:
+    `validation_batch` may be any number up to there, and beyond it means just that.
+    """
     data, examples = config["data"], manifest.split("val").examples
-    size = min(data["batch_size"], examples // mesh.size * mesh.size)
+    wanted = data["batch_size"] if data["validation_batch"] is None else data["validation_batch"]
+    size = min(wanted, examples) // mesh.size * mesh.size
+    if wanted < mesh.size:
+        raise ValueError(
+            f"config.data.validation_batch is {wanted}; it must be at least {mesh.size}, one example a device."
+        )
     if size == 0:
         raise ValueError(
             f"split val holds {examples} examples, fewer than {mesh.size} devices; prepare more."

@@ -13,6 +13,7 @@ from ecgjax.train import checkpoint
 
 _HARMLESS = (
     *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
+    "data.validation_batch",
     "stop",  # When to end is for the watcher to say; the updates until then stay the same.
 )
 """Sections that may change on resume: they do not change what is trained."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ecgjax.models.norms import wide
+from ecgjax.core.precision import wide
 
 TEMPERATURE = 0.6
 """Of the reference's code; the published run used 0.8."""

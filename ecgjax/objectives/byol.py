@@ -57,7 +57,7 @@ class Byol(Siamese):
         wanted, target = apply_target(
             self._target,
             extra["target"][m],
-            params[m],
+            draw_target(params[m], extra[m]),
             views,
             updates=extra["updates"],
             train=train,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ecgjax.augment.image import resize_box
+from ecgjax.augment.image import roi
 from ecgjax.augment.views import view_ecg, view_image
 from ecgjax.core import config as configs
 from ecgjax.core.functional import Functional
@@ -99,7 +99,11 @@ class CrossModal:
             raise ValueError(f"config.objective.freeze: unknown {unknown}; choose from ecg, cmr.")
         jax.eval_shape(self.init, jax.random.key(0))
         if self.cmr_roi is not None:
-            _box(self.cmr_roi, self.spec.cmr.height, self.spec.cmr.width)
+            image = jax.ShapeDtypeStruct((self.spec.cmr.height, self.spec.cmr.width, 1), "float32")
+            try:
+                jax.eval_shape(functools.partial(roi, box=self.cmr_roi), image)
+            except ValueError as error:
+                raise ValueError(f"config.objective.cmr_roi: {error}") from None
 
     @property
     def frozen_paths(self) -> tuple[str, ...]:
@@ -169,8 +173,7 @@ class CrossModal:
         """What the batch holds of both modalities, the image cut to its region of interest."""
         inputs = {m: batch[m] for m in _MODALITIES if m in batch}
         if self.cmr_roi is not None and "cmr" in inputs:
-            box = _box(self.cmr_roi, *inputs["cmr"].shape[1:3])
-            inputs["cmr"] = jax.vmap(lambda image: resize_box(image, **box))(inputs["cmr"])
+            inputs["cmr"] = roi(inputs["cmr"], box=self.cmr_roi)
         return inputs
 
     def _apply(self, params, extra, views, *, train, key):
@@ -238,21 +241,3 @@ def _same_subject(batch: Batch) -> Bool[Array, "b b"]:
     """Which rows are recordings of one subject; each of itself."""
     subject = batch["subject"]
     return jnp.all(subject[:, None] == subject[None], axis=-1)
-
-
-def _box(roi: tuple[float, float, float], height: int, width: int) -> dict[str, Float[Array, ""]]:
-    """The region of interest in whole pixels, rounded down."""
-    top, left, size = roi
-    pixels = {
-        "top": int(top * height),
-        "left": int(left * width),
-        "high": int(size * height),
-        "wide": int(size * width),
-    }
-    inside = min(top, left) >= 0 and max(top, left) + size <= 1
-    if not inside or not pixels["high"] or not pixels["wide"]:
-        raise ValueError(
-            f"config.objective.cmr_roi is {roi}: top, left and size, as fractions of {height} x {width} pixels, must "
-            f"lie within the image and hold a pixel."
-        )
-    return {name: jnp.asarray(float(value)) for name, value in pixels.items()}

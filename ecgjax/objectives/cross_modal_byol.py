@@ -87,7 +87,7 @@ class CrossModalByol:
             (wanted[m],), targets[m] = apply_target(
                 self._target[m],
                 extra["target"][m],
-                params[m],
+                draw_target(params[m], extra[m]),
                 [views[m]],
                 updates=extra["updates"],
                 train=train,

@@ -105,12 +105,13 @@ class Masked:
     ) -> tuple[Float[Array, ""], Aux]:
         """`loss` of an ECG whose masks are drawn; `other` is that of the cosine term."""
         tokens, prediction = self._reconstruct(params, ecg, masking)
+        signal = unpatchify(prediction, **self._shape)
         parts = reconstruction_loss(
             prediction,
             patchify(ecg, **self._patches),
             masking.mask,
-            unpatchify(prediction, **self._shape),
-            ecg,
+            signal,
+            ecg.reshape(signal.shape),  # One channel may come with its axis.
             ncc_weight=self.ncc_weight,
             scope=self.scope,
             targets=self.targets,

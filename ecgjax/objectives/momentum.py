@@ -24,7 +24,7 @@ def draw_target(params: Tree, stats: Tree) -> Tree:
 def apply_target(
     network: Functional,
     target: Tree,
-    params: Tree,
+    start: Tree,
     views: Sequence[Float[Array, "b ..."]],
     *,
     updates: Int[Array, ""],
@@ -33,12 +33,11 @@ def apply_target(
 ) -> tuple[list[dict[str, Array]], Tree]:
     """Outputs for each view, and the target, whose own batch statistics move in training.
 
-    Before the first update its parameters are those of the online arm, `params`: so it begins where training does,
-    also where the run was initialised from the weights of another.
+    Before the first update the target is `start`, what `draw_target` makes of the online arm at hand: so it begins
+    where training does, also where the run was initialised from the weights of another.
     """
-    online = jax.lax.stop_gradient(_shared(params))
-    weights = jax.tree.map(lambda old, new: jnp.where(updates == 0, new, old), target["params"], online)
-    stats, outs = target["stats"], []
+    begun = jax.tree.map(lambda old, new: jnp.where(updates == 0, new, old), target, start)
+    weights, stats, outs = jax.lax.stop_gradient(begun["params"]), begun["stats"], []
     for i, x in enumerate(views):
         out, stats = network.apply(weights, stats, x, train=train, key=jax.random.fold_in(key, i))
         outs.append(out)

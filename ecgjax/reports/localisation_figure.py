@@ -5,7 +5,6 @@ import io
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -14,7 +13,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from ecgjax.models.localisation import resize_image, resize_time
 from ecgjax.reports.cine_figure import WINDOW_PERCENTILE
 from ecgjax.reports.ecg_paper import (
     INK,
@@ -89,22 +87,21 @@ def ecg_map_paper(
     needed = MM_PER_MV * float(np.max(highest - lowest)) + 3
     row_mm = max(OVERLAY_ROW_MM, 5.0 * math.ceil(needed / 5))
     axes = sheet(columns * step - GAP_MM + MEAN_MM, rows * row_mm + below, title=title, grid=GREY_GRID)
-    fine = np.asarray(resize_time(jnp.asarray(importance), length=signal_mv.shape[1]))
     for index, name in enumerate(leads):
         column, row = divmod(index, rows)
         x, middle = column * step, below + (rows - row - 0.5) * row_mm
         of_lead = index * len(importance) // len(leads)
         extent = (x, x + wide, middle - 0.47 * row_mm, middle + 0.47 * row_mm)
-        _strip(axes, fine[of_lead], extent, scale, gid=f"strip {name}")
+        _strip(axes, importance[of_lead], extent, scale, gid=f"strip {name}")
         box = (x + wide + 1.5, x + wide + 1.5 + MEAN_MM, *extent[2:])
-        _strip(axes, fine[of_lead].mean(keepdims=True), box, scale, gid=f"mean {name}")
+        _strip(axes, importance[of_lead].mean(keepdims=True), box, scale, gid=f"mean {name}")
         if column == 0:
             calibrate(axes, middle - MM_PER_MV / 2)
         zero = middle - MM_PER_MV * float(lowest[index] + highest[index]) / 2
         trace(axes, signal_mv[index], rate_hz=rate_hz, x_mm=x, y_mm=zero, name="", gid=f"trace {name}")
         axes.text(x + 1, extent[3] - 4, name, fontsize=9, weight="bold", color=INK)
     bottom = SCALE_ROW_MM + 2
-    _strip(axes, fine.mean(0), (0, wide, bottom, bottom + 7), scale, gid="strip of all leads")
+    _strip(axes, importance.mean(0), (0, wide, bottom, bottom + 7), scale, gid="strip of all leads")
     axes.text(0.5, bottom + 8, "mean over leads", fontsize=7, color=INK)
     axes.text(wide + 1.5, bottom + 8, "box: mean over time", fontsize=7, color=INK)
     for second in np.arange(0, seconds + 1e-6, 0.5):
@@ -136,7 +133,7 @@ def cmr_map_figure(
             _frame(grid[row, column], frames, column, importance if row else None, scale)
         grid[0, column].set_title(frame_names[column], fontsize=8, color=INK)
     alone, beside = grid[:, -1]
-    _overlay(alone, _at_size_of(importance, frames[..., 0]), scale, alpha=1.0)
+    _overlay(alone, importance, frames.shape, scale, alpha=1.0)
     alone.set_title("map alone", fontsize=8, color=INK)
     alone.set_axis_off()
     beside.set_axis_off()
@@ -205,7 +202,7 @@ def pairwise_animation(
     _small_ticks(figure)
     pictures = []
     for time, values in enumerate(importance):
-        overlay.set_data(_at_size_of(values, frame))
+        overlay.set_data(values)
         cursor.set_x(time * wide)
         above.set_title(f"{(time + 0.5) * wide:.2f} s", fontsize=9, color=INK)
         canvas.draw()
@@ -228,6 +225,7 @@ def _strip(axes: Axes, values: np.ndarray, extent, scale: Scale, *, gid: str) ->
         vmax=scale.high,
         alpha=STRIP_ALPHA,
         aspect="auto",
+        interpolation="bilinear",
         zorder=0.5,
     )
     image.set_gid(gid)
@@ -238,17 +236,20 @@ def _frame(axes: Axes, frames: np.ndarray, number: int, importance: np.ndarray |
     axes.imshow(frames[..., number], cmap="gray", vmin=0, vmax=white, interpolation="bilinear")
     axes.set_axis_off()
     if importance is not None:
-        _overlay(axes, _at_size_of(importance, frames[..., number]), scale, alpha=IMAGE_ALPHA)
+        _overlay(axes, importance, frames.shape, scale, alpha=IMAGE_ALPHA)
 
 
-def _overlay(axes: Axes, values: np.ndarray, scale: Scale, *, alpha: float) -> None:
-    limits = {"vmin": scale.low, "vmax": scale.high}
-    axes.imshow(values, cmap=scale.colours, alpha=alpha, interpolation="bilinear", **limits)
-
-
-def _at_size_of(importance, frame):
-    height, width = frame.shape
-    return np.asarray(resize_image(jnp.asarray(importance), height=height, width=width))
+def _overlay(axes: Axes, values: np.ndarray, shape: Sequence[int], scale: Scale, *, alpha: float) -> None:
+    """A map over a frame of `shape`, bilinear between the centres of its places."""
+    axes.imshow(
+        values,
+        extent=(-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5),
+        cmap=scale.colours,
+        vmin=scale.low,
+        vmax=scale.high,
+        alpha=alpha,
+        interpolation="bilinear",
+    )
 
 
 def _lead_line(axes: Axes, signal_mv: np.ndarray, *, rate_hz: float, lead: str) -> None:

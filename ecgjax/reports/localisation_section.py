@@ -62,8 +62,8 @@ def _pictures(one, inputs, tree, *, animated: bool) -> list[Picture | Animation]
     maps, scales = {}, {}
     for name in ("ecg", "cmr", "pairwise"):
         maps[name], scales[name] = _scaled(one[f"{name}/map"], name, settings)
-    received = one["attention"].mean(0)
-    received = received * received.size
+    received = one["attention/map"].mean(0)
+    received = received / received.mean()
     paper = {"rate_hz": rate_hz, "leads": leads}
     ecg = figures.ecg_map_paper(one["ecg_mv"], maps["ecg"], scale=scales["ecg"], **paper)
     cmr = figures.cmr_map_figure(one["cmr"], maps["cmr"], frame_names=names, scale=scales["cmr"])
@@ -100,5 +100,5 @@ def _scaled(values: np.ndarray, name: str, settings: Mapping[str, Any]):
     """A map with its scale: as it is, or as shares in multiples of a flat map's."""
     if not settings["softmax"]:
         return values, figures.importance_scale(settings["temperature"])
-    shares = values * np.prod(values.shape[-2:])
+    shares = values / values.mean(axis=(-2, -1), keepdims=True)
     return shares, figures.share_scale("share of the map, times an even share", shares)

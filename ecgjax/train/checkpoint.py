@@ -220,8 +220,11 @@ def read_scores(workdir: epath.PathLike) -> dict[int, dict[str, float | None]]:
 
 def _best_step(workdir: epath.PathLike, last: int) -> int:
     config = read_meta(workdir, last)["config"]
-    section = config.get("checkpoint", {}).get("best")  # Absent in converted and in older workdirs.
-    if not section or section["metric"] is None:
+    try:
+        section = config["checkpoint"]["best"]
+    except KeyError:  # Converted workdirs, and those written before the field was there.
+        section = None
+    if section is None or section["metric"] is None:
         raise ValueError(
             f"{workdir} has no best step: config.checkpoint.best.metric was not set; choose one of {steps(workdir)}."
         )

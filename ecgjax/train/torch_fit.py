@@ -103,18 +103,15 @@ def fit(state: State, params: Tree, extra: Tree, *, rows: int, where: str) -> tu
 
 
 def unfit(
-    params: Tree, extra: Tree, *, patch_leads: int, tables: Mapping[str, tuple[int, int, int]], prefixed: bool
+    params: Tree, extra: Tree, *, patch_leads: int, tables: Mapping[str, np.ndarray], prefixed: bool
 ) -> dict[str, np.ndarray]:
     """The tensors of our trees by torch name, in torch's layout and in our order.
 
-    `tables` are positions that are fixed with us: (rows, columns, width) by torch name. Counters of batch norms are
-    written as 0.
+    `tables` are positions that are fixed with us, by torch name. Counters of batch norms are written as 0.
     """
     leaves = trees.flatten(jax.device_get(_merge(params, extra)))
     probe = any(leaf.startswith("ecg/head/norm/") for leaf in leaves)
-    state: dict[str, np.ndarray] = {}
-    for name, (rows, columns, width) in tables.items():
-        state[name] = sincos_positions(leads=rows, columns=columns, width=width)[None]
+    state = dict(tables)
     for leaf, value in leaves.items():
         name = name_of(leaf, prefixed=prefixed, probe=probe)
         if name is None:
@@ -125,6 +122,16 @@ def unfit(
         if name.endswith("running_var"):
             state[f"{name.removesuffix('running_var')}{_COUNTER}"] = np.zeros((), np.int64)
     return state
+
+
+def matching_frequencies(tensor: np.ndarray, *, rows: int) -> str | None:
+    """The precision of the sine-cosine table that `tensor` is bit by bit; None where it is neither's."""
+    columns, width = (tensor.shape[1] - 1) // rows, tensor.shape[2]
+    for frequencies in ("float64", "float32"):
+        table = sincos_positions(leads=rows, columns=columns, width=width, frequencies=frequencies)
+        if np.array_equal(tensor[0], table):
+            return frequencies
+    return None
 
 
 def _part(leaf: str) -> str:

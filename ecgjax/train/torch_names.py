@@ -25,8 +25,7 @@ _RENAMES = (
     (r"\bbn([1-3])\.", r"norm\1."),
     (r"downsample\.0\.", "shortcut.conv."),
     (r"downsample\.1\.", "shortcut.norm."),
-    (r"^(projector|predictor)\.([013])\.", lambda m: f"{m[1]}.{_MLP_HEAD[m[1]][m[2]]}."),
-    (r"^projector\.4\.", "projector.norm2."),
+    (r"^(projector|predictor)\.([0134])\.", lambda m: f"{m[1]}.{_MLP_HEAD[m[2]]}."),
     (r"^decoder_(embed|blocks|norm|pred)\b", r"decoder.\1"),
     (r"decoder\.pred\.", "decoder.predict."),
     (r"^mask_token", "decoder.mask_token"),
@@ -39,7 +38,7 @@ _RENAMES = (
     (r"\bpos_embed$", "positions"),
     (r"running_", ""),
 )
-_MLP_HEAD = {name: {"0": "fc1", "1": "norm1", "3": "fc2"} for name in ("projector", "predictor")}
+_MLP_HEAD = {"0": "fc1", "1": "norm1", "3": "fc2", "4": "norm2"}
 
 _ROOTS = {
     "image": "cmr/encoder",
@@ -89,7 +88,7 @@ _DECODER_BACK = (
     (r"\battention\.", "attn."),
 )
 _HEAD_BACK = ((r"^fc1\.", "layers.0."), (r"^fc2\.", "layers.2."))
-_MLP_BACK = ((r"^fc1\.", "0."), (r"^norm1\.", "1."), (r"^fc2\.", "3."), (r"^norm2\.", "4."))
+_MLP_BACK = tuple((rf"^{ours}\.", f"{number}.") for number, ours in _MLP_HEAD.items())
 _PROBE_BACK = ((r"^norm\.", "head.0."), (r"^linear\.", "head.1."))
 
 
@@ -110,6 +109,8 @@ def leaf_of(name: str) -> str | None:
     first, *rest = path_of(name)
     if first == "ecg" and rest[:1] == ["head"]:  # The contrastive model keeps an unused classifier.
         return None
+    if first == "classifier":
+        return "/".join(["online", *map(str, rest[1:])])
     if first == "head":  # Of fine-tuning, or of linear probing: batch norm, linear.
         number = rest.pop(0) if len(rest) > 1 else 1
         return "/".join(["ecg/head", "norm" if number == 0 else "linear", *map(str, rest)])
@@ -124,6 +125,8 @@ def name_of(leaf: str, *, prefixed: bool = False, probe: bool = False) -> str | 
     """
     parts = leaf.split("/")
     tree, local = "/".join(parts[:2]), ".".join([*parts[2:-1], _TORCH_LEAVES.get(parts[-1], parts[-1])])
+    if parts[0] == "online":
+        return f"classifier.model.{_TORCH_LEAVES.get(parts[1], parts[1])}"
     if tree == "ecg/head" and parts[2] in ("linear", "norm"):
         return _rename(local, _PROBE_BACK) if probe else local.replace("linear.", "head.")
     known = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.formats.torch_pickle import Record
-from ecgjax.models import resnet, vit
+from ecgjax.formats.torch_objects import Record
+from ecgjax.models import mae, resnet, vit
 from ecgjax.train.torch_names import leaf_of
 
 State = Mapping[str, np.ndarray]
@@ -36,11 +36,12 @@ class EcgSizes:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderSizes:
-    """The decoder of masked pre-training, and whether its negative-free branch is there."""
+    """The decoder of masked pre-training, and the hidden widths of its cosine term's heads, None without them."""
 
     width: int
     depth: int
-    projector: bool
+    projector_hidden: int | None
+    predictor_hidden: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +121,7 @@ def inspect_state(state: State, *, where: str) -> Found:
 def heads_of(sizes: EcgSizes | DecoderSizes, given: int | None, *, where: str) -> int:
     """Attention heads, which no shape tells: `given`, or those of the published model of this width and depth."""
     decoder = isinstance(sizes, DecoderSizes)
-    known = {
-        (v["width"], v["depth"]): v["heads"]
-        for v in (vit.DECODER_VARIANTS if decoder else vit.VARIANTS).values()
-    }
+    known = {(v["width"], v["depth"]): v["heads"] for v in _table(sizes).values()}
     heads = given or known.get((sizes.width, sizes.depth))
     flag = "--decoder_heads" if decoder else "--heads"
     if heads is None:
@@ -138,7 +136,6 @@ def heads_of(sizes: EcgSizes | DecoderSizes, given: int | None, *, where: str) -
 
 def nearest(sizes: EcgSizes | DecoderSizes) -> str:
     """The published variant that is closest in width, then depth, in words."""
-    table = vit.DECODER_VARIANTS if isinstance(sizes, DecoderSizes) else vit.VARIANTS
 
     def distance(item):
         v = item[1]
@@ -146,8 +143,12 @@ def nearest(sizes: EcgSizes | DecoderSizes) -> str:
             np.log(v["depth"] / max(sizes.depth, 1))
         )
 
-    name, v = min(table.items(), key=distance)
+    name, v = min(_table(sizes).items(), key=distance)
     return f"nearest is {name}: width {v['width']}, depth {v['depth']}, heads {v['heads']}"
+
+
+def _table(sizes: EcgSizes | DecoderSizes) -> Mapping[str, Mapping[str, Any]]:
+    return mae.VARIANTS if isinstance(sizes, DecoderSizes) else vit.VARIANTS
 
 
 def _ecg(leaves: State, where: str) -> EcgSizes | None:
@@ -194,10 +195,16 @@ def _decoder(leaves: State, where: str) -> DecoderSizes | None:
     embed = leaves.get("ecg/decoder/embed/kernel")
     if embed is None:
         return None
+    projector, predictor = (leaves.get(f"ecg/{name}/fc1/kernel") for name in ("projector", "predictor"))
+    if (projector is None) != (predictor is None):
+        raise ValueError(
+            f"{where}: one of projector.* and predictor.* is missing; the cosine term needs both."
+        )
     return DecoderSizes(
         width=len(embed),
         depth=_depth(leaves, "ecg/decoder/blocks"),
-        projector="ecg/projector/fc1/kernel" in leaves,
+        projector_hidden=None if projector is None else len(projector),
+        predictor_hidden=None if predictor is None else len(predictor),
     )
 
 

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgjax.augment.views import ECG_PRESETS, IMAGE_PRESETS, EcgStrength, ImageStrength, view_ecg, view_image
+from ecgjax.augment.presets import ECG_PRESETS, IMAGE_PRESETS, EcgStrength, ImageStrength
+from ecgjax.augment.views import two_views, view_ecg, view_image
 
-ECG = jax.random.normal(jax.random.key(1), (6, 3, 50))
+ECG = jax.random.normal(jax.random.key(1), (6, 3, 80))
 IMAGE = jax.random.uniform(jax.random.key(1), (6, 16, 16, 3))
-CASES = [(view_ecg, ECG, name) for name in ("none", "weak", "masked")]
-CASES += [(view_image, IMAGE, name) for name in IMAGE_PRESETS]
+CASES = [(view_ecg, ECG, name) for name in ("none", "masked", "contrastive_default")]
+CASES += [(view_image, IMAGE, name) for name in ("none", "weak", "paper", "dvm")]
 
 
 @functools.cache
@@ -30,14 +31,42 @@ def test_ecg_presets_are_the_published_ones():
         probability = 0.5 if name in ("masked", "finetune") else 1.0
         want = EcgStrength(jitter=jitter, rescale=rescale, phase=phase, phase_probability=probability)
         assert ECG_PRESETS[name] == want
-    assert ECG_PRESETS.keys() == {"none", "weak"} | published.keys()
+    alone = {f"contrastive_{name}": name for name in ("light", "medium", "default", "heavy")}
+    for name, base in alone.items():
+        flips = {"time_flip": 0.5, "sign_flip": 0.5, "spec_ratio": 0.25, "spec_window": 120}
+        assert ECG_PRESETS[name] == dataclasses.replace(ECG_PRESETS[base], **flips)
+    assert ECG_PRESETS.keys() == {"none", "weak"} | published.keys() | alone.keys()
+
+
+def test_image_presets_are_the_published_ones():
+    def chain(degrees, colour, area, **others):
+        strengths = dict(
+            zip(("colour_brightness", "colour_contrast", "colour_saturation"), colour, strict=True)
+        )
+        return ImageStrength(
+            flip=0.5, nearest_rotation_degrees=degrees, crop_area=area, **(strengths | others)
+        )
+
+    published = {
+        "reference": chain(45.0, (0.5, 0.5, 0.5), 0.6),
+        "paper": chain(45.0, (0.5, 0.5, 0.25), 0.6, rotation_probability=0.5),
+        "soft": chain(20.0, (0.25, 0.25, 0.25), 0.8),
+        "hard": chain(45.0, (0.5, 0.5, 0.5), 0.6),
+    }
+    cars = {"colour_probability": 0.8, "grayscale": 0.2, "blur": 0.5, "blur_kernel": 29}
+    for name, area in (("dvm", 0.08), ("dvm_large", 0.6)):
+        published[name] = chain(0.0, (0.8, 0.8, 0.8), area, **cars, blur_deviation=(0.1, 2.0))
+    assert {name: IMAGE_PRESETS[name] for name in published} == published
+    assert IMAGE_PRESETS.keys() == {"none", "weak"} | published.keys()
 
 
 @pytest.mark.parametrize(("view", "x", "preset"), CASES)
-def test_every_preset_keeps_shape_and_precision_and_follows_its_key(view, x, preset):
+def test_a_view_stays_in_range_and_follows_its_key(view, x, preset):
     out = apply(view, x, preset=preset)
-    assert (out.shape, out.dtype) == (x.shape, x.dtype)
     assert bool(jnp.isfinite(out).all())
+    if view is view_image:
+        assert float(out.min()) >= 0
+        assert float(out.max()) <= 1
     if preset == "none":
         np.testing.assert_array_equal(out, x)
         return
@@ -45,11 +74,15 @@ def test_every_preset_keeps_shape_and_precision_and_follows_its_key(view, x, pre
     assert not np.allclose(out, apply(view, x, seed=1, preset=preset))
 
 
-@pytest.mark.parametrize("preset", IMAGE_PRESETS)
-def test_images_stay_in_range(preset):
-    out = apply(view_image, IMAGE, preset=preset)
-    assert float(out.min()) >= 0
-    assert float(out.max()) <= 1
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_every_preset_keeps_shape_and_precision(dtype):
+    cases = [(view_ecg, ECG, name) for name in ECG_PRESETS]
+    cases += [(view_image, IMAGE, name) for name in IMAGE_PRESETS]
+    with jax.enable_x64(dtype == "float64"):
+        for view, x, preset in cases:
+            like = jax.ShapeDtypeStruct(x.shape, dtype)
+            out = jax.eval_shape(functools.partial(view, preset=preset), jax.random.key(0), like)
+            assert (out.shape, out.dtype) == (x.shape, dtype), preset
 
 
 @pytest.mark.parametrize(("view", "x"), [(view_ecg, ECG), (view_image, IMAGE)])
@@ -59,12 +92,43 @@ def test_samples_of_a_batch_draw_for_themselves(view, x):
     assert not np.allclose(out[0], out[1])
 
 
-@pytest.mark.parametrize(("view", "x"), [(view_ecg, ECG), (view_image, IMAGE)])
-def test_rate_leaves_the_rest_untouched(view, x):
-    many = jnp.tile(x, (60,) + (1,) * (x.ndim - 1))
-    out = np.asarray(apply(view, many, preset="weak", rate=0.7))
-    untouched = (out == np.asarray(many)).all(tuple(range(1, x.ndim)))
-    assert abs(untouched.mean() - 0.3) < 0.08
+def test_rates_leave_the_rest_untouched_and_two_modalities_draw_apart():
+    ecg, image = jnp.ones((2000, 1, 2)), jnp.ones((2000, 1, 2, 3))
+    flips = {"ecg": EcgStrength(sign_flip=1.0), "image": ImageStrength(gamma=(2.0, 2.0))}
+
+    @jax.jit
+    def views(key):
+        key_ecg, key_image = jax.random.split(key)
+        changed = view_image(key_image, image / 2, preset=flips["image"], rate=0.7)
+        return view_ecg(key_ecg, ecg, preset=flips["ecg"], rate=0.7), changed
+
+    ecg_view, image_view = views(jax.random.key(0))
+    gates = np.stack([np.asarray(ecg_view[:, 0, 0]) == -1, np.asarray(image_view[:, 0, 0, 0]) == 0.25])
+    np.testing.assert_allclose(gates.mean(1), 0.7, atol=0.03)
+    assert abs(np.corrcoef(gates)[0, 1]) < 0.07
+
+
+def test_the_first_of_two_views_is_always_changed_the_second_at_the_rate():
+    ones = jnp.ones((2000, 1, 2))
+    first, second = (
+        np.asarray(v) for v in apply(two_views, ones, preset=EcgStrength(sign_flip=1.0), rate=0.7)
+    )
+    assert (first == -1).all()
+    assert abs(np.mean(second[:, 0, 0] == -1) - 0.7) < 0.03
+    first, second = apply(two_views, IMAGE, preset="weak")
+    assert not np.allclose(first, second)
+    with pytest.raises(ValueError, match="views of images with a length of 8 samples"):
+        two_views(jax.random.key(0), IMAGE, preset="weak", length=8)
+
+
+def test_each_of_two_views_cuts_its_own_stretch_whatever_the_rate():
+    ramp = jnp.broadcast_to(jnp.arange(8.0), (2000, 1, 8))
+    views = apply(two_views, ramp, preset="none", rate=0.5, length=5)
+    starts = np.stack([np.asarray(v)[:, 0, 0] for v in views])
+    for view, start in zip(views, starts, strict=True):
+        np.testing.assert_array_equal(view[:, 0], start[:, None] + np.arange(5))
+        np.testing.assert_allclose(np.bincount(start.astype(int)) / 2000, 0.25, atol=0.04)
+    assert abs(np.corrcoef(starts)[0, 1]) < 0.07
 
 
 def test_silence_stays_silent():
@@ -85,6 +149,15 @@ def test_weak_jitter_is_five_per_cent():
     assert dataclasses.replace(ECG_PRESETS["weak"], jitter=0.0) == ECG_PRESETS["none"]
 
 
-def test_an_unknown_preset_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown ECG preset 'strong'; choose from none, weak, light"):
+def test_an_unknown_preset_is_named_with_the_known_ones_and_its_place():
+    with pytest.raises(ValueError, match=r"^unknown ECG preset 'strong'; choose from none, weak, light"):
         view_ecg(jax.random.key(0), ECG, preset="strong")
+    with pytest.raises(ValueError, match=r"^objective\.cmr_views: unknown image preset 'strong'"):
+        two_views(jax.random.key(0), IMAGE, preset="strong", path="objective.cmr_views")
+
+
+def test_two_channels_have_views_without_colour():
+    two = IMAGE[..., :2]
+    jax.eval_shape(functools.partial(view_image, preset="weak"), jax.random.key(0), two)
+    with pytest.raises(ValueError, match="colour jitter needs 3 channels, the image has 2"):
+        jax.eval_shape(functools.partial(view_image, preset="reference"), jax.random.key(0), two)

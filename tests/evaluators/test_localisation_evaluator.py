@@ -27,7 +27,7 @@ def test_all_maps_of_an_example_are_its_own_and_can_be_computed_by_hand():
     assert arrays["pairwise/map"].shape == (3, 10, 4, 4)
     want = np.mean([2 * cosine(time, place) for time in times])
     assert arrays["pairwise/map"][2, 3, 1, 1] == pytest.approx(want, abs=1e-5)
-    assert arrays["attention"].shape == (3, 3, 2, 5)
+    assert arrays["attention/map"].shape == (3, 3, 2, 5)
 
 
 def test_only_the_first_crop_counts():
@@ -46,6 +46,23 @@ def test_shares_and_region():
     assert 0.25 < results.scalars["cmr/region"] < 1
     whole = Localisation(region=(0.0, 0.0, 1.0, 1.0)).run(separable, splits)
     assert whole.scalars["cmr/region"] == pytest.approx(1)
+
+
+def test_maps_at_the_size_of_the_input():
+    splits = World().splits()
+    small, large = (
+        Localisation(examples=2, at_input_size=large).run(separable, splits) for large in (False, True)
+    )
+    shapes = {name: array.shape[1:] for name, array in large.arrays.items() if name.endswith("/map")}
+    assert shapes == {
+        "ecg/map": (2, 20),
+        "cmr/map": (8, 8),
+        "pairwise/map": (10, 8, 8),
+        "attention/map": (3, 2, 20),
+    }
+    corner = [results.arrays["cmr/map"][1, 0, 0] for results in (small, large)]
+    assert corner[0] == pytest.approx(corner[1])  # Edges are clamped.
+    assert large.scalars == small.scalars
 
 
 def test_the_partner_makes_the_map_where_there_is_content_and_not_otherwise():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ecgjax.formats.torch_file import read_safetensors, read_torch, write_safetensors, write_torch
-from ecgjax.formats.torch_pickle import Record
+from ecgjax.formats.torch_objects import Record
 
 PROTO, STOP = b"\x80\x02", b"."
 

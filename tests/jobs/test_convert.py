@@ -1,5 +1,6 @@
 """Published PyTorch weights to a workdir, and back."""
 
+import argparse
 import json
 import struct
 
@@ -12,6 +13,7 @@ from etils import epath
 from test_workdirs import evaluation, parsed
 
 from configs import prepare
+from ecgjax.core import config as configs
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json
 from ecgjax.data.build import cmr_spec, ecg_spec
@@ -24,6 +26,7 @@ from ecgjax.jobs import export as export_job
 from ecgjax.jobs import inspect as inspect_job
 from ecgjax.jobs import train as train_job
 from ecgjax.jobs.conversion import Wishes
+from ecgjax.models.posemb import sincos_positions
 from ecgjax.train import checkpoint
 
 ECG = published.transformer(16, 1)
@@ -73,6 +76,7 @@ def workdirs(spec, tiny_data, tmp_path_factory):
     tuned = {**ECG, "fc_norm.weight": (16,), "fc_norm.bias": (16,), "head.weight": (2, 16), "head.bias": (2,)}
     layouts = {
         "mdm": {"model": published.by_formula(MASKED), "epoch": 399},
+        "cosine": {"model": published.by_formula({**MASKED, **published.negative_free(16)})},
         "mmcl": {"model": published.by_formula(ECG, moved_positions=True)},
         "image": {"state_dict": published.by_formula(IMAGE)},
         "both": {
@@ -91,6 +95,7 @@ def workdirs(spec, tiny_data, tmp_path_factory):
     ("name", "objective", "pooling"),
     [
         ("mdm", "masked", "mean_of_normed"),
+        ("cosine", "masked", "mean_of_normed"),
         ("mmcl", "encoder", "mean"),
         ("image", "encoder", None),
         ("both", "cross_modal", "mean"),
@@ -113,7 +118,7 @@ def test_every_layout_becomes_an_objective(workdirs, name, objective, pooling):
 
 
 def test_the_account_names_every_tensor(workdirs):
-    for name in ("mdm", "mmcl", "image", "both", "tuned"):
+    for name in ("mdm", "cosine", "mmcl", "image", "both", "tuned"):
         text = (workdirs / name / "convert.txt").read_text()
         tree = read_torch(workdirs / f"{name}.pth")
         for tensor in tree.get("model", tree.get("state_dict")):
@@ -125,7 +130,7 @@ def test_the_account_names_every_tensor(workdirs):
     assert "equal to our fixed table: decoder_pos_embed" in (workdirs / "mdm" / "convert.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["mdm", "image", "tuned", "both"])
+@pytest.mark.parametrize("name", ["mdm", "cosine", "image", "tuned", "both"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_round_trip_keeps_every_bit(workdirs, tmp_path, name, suffix):
     convert.to_file(workdirs / name, tmp_path / f"back{suffix}")
@@ -134,7 +139,7 @@ def test_a_round_trip_keeps_every_bit(workdirs, tmp_path, name, suffix):
     if suffix == ".pth":
         (key, after), *rest = read_torch(tmp_path / "back.pth").items()
         assert not rest
-        assert key == ("model" if name in ("mdm", "tuned") else "state_dict")
+        assert key == ("model" if name in ("mdm", "cosine", "tuned") else "state_dict")
     else:
         after = read_safetensors(tmp_path / "back.safetensors")
     text = (workdirs / name / "convert.txt").read_text()
@@ -195,21 +200,23 @@ def test_inspect_describes_a_converted_workdir(workdirs):
     assert "no place: norm.weight" in said
 
 
-def test_training_starts_from_a_converted_workdir_and_never_in_one(workdirs, masked_config, tmp_path):
+def test_training_starts_from_a_converted_workdir_and_never_in_one(workdirs, spec, masked_config, tmp_path):
     config = masked_config
-    config.steps, config.save_every, config.optimizer.schedule.warmup_steps, config.data.crop = 1, 1, 0, 200
-    config.objective.encoder.positions = "learnable"
+    config.data.crop, config.objective.encoder.positions = 200, "learnable"
     config.init_from.update(
         {"workdir": str(workdirs / "mmcl"), "rules": ((r"^ecg/encoder/", "ecg/encoder/"),)}
     )
-    assert train_job.train(config, epath.Path(tmp_path / "run")) == 0
-    said = (epath.Path(tmp_path) / "run" / "init_from.txt").read_text()
-    assert "resized in time: ecg/encoder/positions: 24 to 48 positions" in said
-    started = setup.open_checkpoint(tmp_path / "run", 0).params["ecg"]["encoder"]
-    kernel = read_torch(workdirs / "mmcl.pth")["model"]["blocks.0.attn.qkv.weight"].T
-    np.testing.assert_array_equal(started["blocks"][0]["attention"]["qkv"]["kernel"], kernel)
+    assert train_job.train(config, epath.Path(tmp_path / "run"), dry_run=True) == 0
     with pytest.raises(ValueError, match="belongs to another config"):
         train_job.train(config, workdirs / "mmcl")
+    plain = configs.plain(config)
+    target = setup.make_objective(plain["objective"], spec=spec, crop=200, labels=())
+    source = setup.open_checkpoint(workdirs / "mmcl", 0)
+    shapes, _ = jax.eval_shape(target.init, jax.random.key(0))
+    params, account = train_job._transfer(shapes, source, plain, spec)
+    assert account.resized == ("ecg/encoder/positions: 24 to 48 positions",)
+    kernel = read_torch(workdirs / "mmcl.pth")["model"]["blocks.0.attn.qkv.weight"].T
+    np.testing.assert_array_equal(params["ecg"]["encoder"]["blocks"][0]["attention"]["qkv"]["kernel"], kernel)
 
 
 def test_the_objective_encoder_is_not_offered_to_training(make_masked_config, tmp_path):
@@ -271,6 +278,41 @@ def test_patches_of_several_leads_are_told_from_the_kernel(tmp_path):
         np.testing.assert_array_equal(back[name], state[name], err_msg=name)
 
 
+def test_settings_of_masked_pre_training_come_along(tmp_path):
+    """As its checkpoints hold them, in an argparse.Namespace."""
+    torch = pytest.importorskip("torch")
+    state = published.by_formula({**MASKED, **published.negative_free(16)})
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+    args = argparse.Namespace(
+        input_size=(1, 12, 100), mask_ratio=0.75, ncc_weight=0.5, cos_weight=0.2, blr=1e-5
+    )
+    torch.save({"model": tensors, "args": args, "epoch": 3}, tmp_path / "a.pth")
+    run(tmp_path / "a.pth", tmp_path / "run")
+    objective = read_json(tmp_path / "run" / "config.json")["objective"]
+    assert (objective["mask_ratio"], objective["ncc_weight"], objective["cosine_weight"]) == (0.75, 0.5, 0.2)
+    assert (objective["projector_hidden"], objective["predictor_hidden"]) == (32, 8)
+
+
+def test_tables_of_both_generations_stay_fixed_bit_by_bit(tmp_path):
+    shapes = {
+        **published.transformer(16, 1, columns=25),
+        **published.decoder(8, 1, encoder_width=16, tokens=300),
+    }
+    state = published.by_formula(shapes)
+    for name in ("pos_embed", "decoder_pos_embed"):
+        width = state[name].shape[-1]
+        state[name] = sincos_positions(leads=12, columns=25, width=width, frequencies="float32")[None]
+        assert not np.array_equal(state[name][0], sincos_positions(leads=12, columns=25, width=width))
+    write_torch(tmp_path / "a.pth", {"model": state})
+    run(tmp_path / "a.pth", tmp_path / "run")
+    section = read_json(tmp_path / "run" / "config.json")["objective"]["encoder"]
+    assert (section["positions"], section["frequencies"]) == ("fixed", "float32")
+    run(tmp_path / "run", tmp_path / "back.pth")
+    back = read_torch(tmp_path / "back.pth")["model"]
+    for name, value in state.items():
+        np.testing.assert_array_equal(back[name], value, err_msg=name)
+
+
 def test_half_precision_and_safetensors_are_read(tmp_path):
     state = published.by_formula(ECG)
     halves = {name: value.astype(np.float16) for name, value in state.items()}
@@ -325,8 +367,6 @@ def test_user_errors_name_the_flag(workdirs, tiny_data, tmp_path):
 
 def test_leads_that_disagree_with_the_settings_in_the_file_are_refused(tmp_path):
     torch = pytest.importorskip("torch")
-    import argparse
-
     tensors = {
         name: torch.from_numpy(np.array(value)) for name, value in published.by_formula(MASKED).items()
     }

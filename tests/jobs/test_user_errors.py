@@ -8,6 +8,8 @@ from etils import epath
 
 import ecgjax.__main__ as program
 from ecgjax.core import config as configs
+from ecgjax.core import mesh as meshes
+from ecgjax.data.manifest import read_manifest
 from ecgjax.jobs import train as train_job
 from ecgjax.models.vit import patchify
 
@@ -107,6 +109,7 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
             12,
             r"config\.data\.batch_size is 12, which 8 devices do not divide; take 8 or 16",
         ),
+        ("data.validation_batch", 4, r"config\.data\.validation_batch is 4; it must be at least 8"),
         ("data.batch_size", 128, r"a batch of 128 is more than the 64 examples of split 'train'"),
         ("data.directory", None, r"config\.data\.directory: not set; give it as"),
         ("data.directory", "/nonexistent", r"/nonexistent/manifest\.json does not exist.*ecgjax prepare"),
@@ -161,6 +164,15 @@ def test_a_wrong_value_is_said_by_the_dry_run(masked_config, tmp_path, path, val
         dry(masked_config, epath.Path(tmp_path / "run"))
     assert program._for_the_user(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("wanted", "sizes"), [(None, [16, 16]), (8, [8] * 4), (10**6, [32])])
+def test_validation_takes_whole_batches_up_to_the_split(masked_config, wanted, sizes):
+    masked_config.data.validation_batch = wanted
+    config = configs.plain(masked_config)
+    manifest = read_manifest(config["data"]["directory"])  # Of 32 examples.
+    batches = train_job._validation_batches(config, manifest, meshes.make_mesh())
+    assert [len(batch["ecg"]) for batch in batches()] == sizes
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,11 @@ def test_an_ecg_of_another_length_is_refused():
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_encoder_returns_an_embedding(name):
-    settings = {"vit": TINY, "resnet": {"depths": (1,), "widths": (8,), "stem": "small", "norm": "group"}}
-    inputs = {"vit": ecg(), "resnet": jnp.ones((2, 8, 8, 3))}
+    settings = {
+        "vit": TINY,
+        "resnet": {"depths": (1,), "widths": (8,), "stem": "small", "norm": "group"},
+        "unet": {"widths": (8,)},
+    }
+    inputs = {"vit": ecg(), "resnet": jnp.ones((2, 8, 8, 3)), "unet": jnp.ones((2, 8, 8, 2))}
     out = encode(build(lambda: ENCODERS[name](**settings[name], rngs=nnx.Rngs(0))), inputs[name])
     assert out["embedding"].ndim == 2

@@ -211,7 +211,7 @@ def write_localisation(workdir, *, softmax=False):
     arrays = {
         "ecg_mv": ecg_like()[None],
         "cmr": generator.random((1, 16, 16, 3)).astype(np.float32),
-        "attention": attention / attention.sum((2, 3), keepdims=True),
+        "attention/map": attention / attention.sum((2, 3), keepdims=True),
         **{
             f"{name}/map": generator.random((1, *shape)) / (np.prod(shape[-2:]) if softmax else 1)
             for name, shape in (("ecg", (6, 10)), ("cmr", (4, 4)), ("pairwise", (10, 4, 4)))

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from ecgjax.core import trees
-from ecgjax.formats.torch_pickle import Record
+from ecgjax.formats.torch_objects import Record
 from ecgjax.models.posemb import resize_positions
 from ecgjax.models.resnet import VARIANTS, ResNet
 from ecgjax.models.vit import VARIANTS as VIT_VARIANTS
@@ -99,7 +99,9 @@ def test_names_of_linear_probing_and_of_both_towers():
     assert leaf_of("encoder_ecg.blocks.0.attn.qkv.weight") == leaf
     assert name_of(leaf, prefixed=True) == "encoder_ecg.blocks.0.attn.qkv.weight"
     assert leaf_of("layer4.2.bn3.running_var") == "cmr/encoder/stages/3/2/norm3/var"
-    for name in ("encoder_ecg.head.weight", "criterion_train.weight", "classifier.model.weight", "fc.weight"):
+    assert leaf_of("classifier.model.weight") == "online/kernel"
+    assert name_of("online/bias") == "classifier.model.bias"
+    for name in ("encoder_ecg.head.weight", "criterion_train.weight", "fc.weight", "w"):
         assert leaf_of(name) is None, name
 
 
@@ -204,7 +206,8 @@ def test_sizes_follow_from_shapes():
     attention = {"attention_pool.in_proj_weight": (1152, 384), "fc_norm.weight": (384,)}
     assert found({**TINY, **attention}).ecg.pooling == "attention"
     both = found({**TINY, **published.decoder(256, 2, encoder_width=384), **published.negative_free(384)})
-    assert (both.decoder.width, both.decoder.depth, both.decoder.projector) == (256, 2, True)
+    assert (both.decoder.width, both.decoder.depth) == (256, 2)
+    assert (both.decoder.projector_hidden, both.decoder.predictor_hidden) == (32, 8)
     assert heads_of(both.decoder, None, where="file") == 8
 
 
