@@ -73,9 +73,9 @@ def get_config(arg: str = "demo") -> ConfigDict:
 
 def _recorded(name: str) -> ConfigDict:
     targets, _, examples, batch, rate, decay, layer_decay, drop_path, smoothing, pooling = _TABLE[name]
-    config = _published(targets, examples, batch, epochs=400, pooling=pooling)
+    views = _VIEWS.get(name, "finetune")
+    config = _published(targets, examples, batch, epochs=400, pooling=pooling, views=views)
     config.objective.encoder.drop_path = drop_path
-    config.objective.views = ConfigDict(_VIEWS[name]) if name in _VIEWS else "finetune"
     if smoothing is not None:
         config.objective.smoothing = smoothing
     if name.startswith("linear_probe"):
@@ -103,7 +103,7 @@ def _linear_probe() -> ConfigDict:
     return config
 
 
-def _published(targets, examples, batch, *, epochs, pooling) -> ConfigDict:
+def _published(targets, examples, batch, *, epochs, pooling, views="finetune") -> ConfigDict:
     """What all recorded settings share."""
     config = common.training()
     epoch = None if examples is None else examples // batch
@@ -120,7 +120,7 @@ def _published(targets, examples, batch, *, epochs, pooling) -> ConfigDict:
             "targets": targets,
             "encoder": {**encoder, "pooling": pooling, "positions": "learnable", "drop_path": 0.0},
             "mode": "full",
-            "views": "finetune",
+            "views": views,
             "smoothing": 0.0,
             "norm_twice": True,
             "missing": "counted",

@@ -11,7 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ecgjax.augment.mixing import Mixing, mix, mix_targets
-from ecgjax.augment.views import EcgStrength, ImageStrength, view_ecg, view_image
+from ecgjax.augment.presets import EcgStrength, ImageStrength
+from ecgjax.augment.views import view_ecg, view_image
 from ecgjax.core import config as configs
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
@@ -85,7 +86,8 @@ class Finetune:
         key_view, key_mix, key_mask, key_model = jax.random.split(key, 4)
         share = jnp.ones((), x.dtype)
         if train:
-            x = (view_ecg if m == "ecg" else view_image)(key_view, x, preset=self._views)
+            view = view_ecg if m == "ecg" else view_image
+            x = view(key_view, x, preset=self._views, path="config.objective.views")
             x, share = mix(key_mix, x, self._mixing)
         keep = self._keep(key_mask, len(x)) if train or self.mask_at_evaluation else None
         out, stats = self._model.apply(params[m], extra[m], x, keep=keep, train=train, key=key_model)

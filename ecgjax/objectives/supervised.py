@@ -56,7 +56,7 @@ class Supervised:
         key_view, key_model = jax.random.split(key)
         if train:
             view = view_ecg if m == "ecg" else view_image
-            x = view(key_view, x, preset=self.views)
+            x = view(key_view, x, preset=self.views, path="config.objective.views")
         out, stats = self._model.apply(params[m], extra[m], x, train=train, key=key_model)
         logits, label = out["logits"], batch["label"]
         metrics = {}
