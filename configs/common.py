@@ -15,9 +15,11 @@ def training() -> ConfigDict:
         {
             "directory": config_dict.placeholder(str),  # Made by `ecgjax prepare`.
             "batch_size": 64,  # Global, over all processes and devices.
+            "validation_batch": config_dict.placeholder(int),  # As batch_size where None; at most the split.
             "crop": 250,  # Samples; a multiple of the patch.
             "modalities": ("ecg",),
             "pairing": "true",  # "permuted" gives every ECG the CMR of another subject: a control.
+            "similarity": config_dict.placeholder(str),  # A .npy [n n]: how alike the training examples are.
             "cache": True,  # Decode the split into memory once: for sets that fit.
             "workers": 0,
         }
@@ -28,15 +30,32 @@ def training() -> ConfigDict:
             "b1": 0.9,
             "b2": 0.95,
             "weight_decay": 0.05,
+            "no_decay": (),  # Regexes of paths that decay spares.
+            "layer_decay": config_dict.placeholder(float),  # 0.75 and the like; off where None.
             "clip_norm": 1.0,
             "schedule": {"name": "warmup_cosine", "learning_rate": 1e-3, "warmup_steps": 50},
         }
     )
+    config.accumulate = 1  # Microbatches of one update; data.batch_size stays that of the update.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})
-    config.checkpoint = ConfigDict({"keep": 2, "preserve": (0,)})
-    config.init_from = ConfigDict({"workdir": "", "step": config_dict.placeholder(int), "rules": ()})
+    # Beside the last `keep` and those in `preserve`: the best by a validation metric, where one is named.
+    config.checkpoint = ConfigDict({"keep": 2, "preserve": (0,), "best": _watched(keep=5)})
+    config.stop = _watched(patience=25, max_delta=0.0)  # Early stopping, where a metric is named.
+    # `also` holds further sources, each made by `source`.
+    config.init_from = ConfigDict({**source(), "step": config_dict.placeholder(object), "also": ()})
     config.evaluators = ConfigDict()
     return config
+
+
+def source(*rules: tuple[str, str], workdir: str = "", step: int | str = "last") -> dict:
+    """A run to take weights from, for `init_from.also`: `step` is a number, `last` or `best`."""
+    return {"workdir": workdir, "step": step, "rules": rules}
+
+
+def _watched(**fields) -> ConfigDict:
+    """Off until a metric is named, such as `val_loss`, with its mode, `max` or `min`."""
+    unset = {"metric": config_dict.placeholder(str), "mode": config_dict.placeholder(str)}
+    return ConfigDict({**unset, **fields})
 
 
 DEMO_LABELS = 1500

@@ -69,6 +69,7 @@ def _synthetic(seeds: int) -> ConfigDict:
             "curves": curves,
             "reconstruction": {"workdir": "seed0/mdm", "examples": 2},
             "retrieval": ({"name": "MMCL from MDM", "workdir": "seed0/mmcl"},),
+            "localisation": {"workdir": "seed0/mmcl", "examples": 1},
         }
     )
 

@@ -16,6 +16,7 @@ VERBS = {
     "inspect": "what a data directory or a workdir holds: counts, InputSpec, pictures",
     "train": "one training run into a workdir; run again to resume",
     "evaluate": "results of a workdir's checkpoints, once or following a run",
+    "convert": "published PyTorch weights to a workdir, or a workdir to PyTorch weights",
     "export": "embeddings of a checkpoint to Parquet and npz",
     "report": "tables, claims and figures of many workdirs as one HTML page",
 }

@@ -14,11 +14,15 @@ def absolute(path: epath.PathLike) -> epath.Path:
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Writes to a neighbour, then renames: a reader never sees half a file."""
+    """Writes to a neighbour, then renames: a reader never sees half a file, nor does a power cut leave one."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     partial.write_bytes(content)
+    if "://" not in os.fspath(path):  # A bucket has no buffer to flush.
+        descriptor = os.open(partial, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
     partial.replace(path)
 
 

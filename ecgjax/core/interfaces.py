@@ -8,7 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 Batch = Mapping[str, Array | np.ndarray]
-"""`ecg [b l t]`, `cmr [b y x c]`, `label [b m]` (NaN is missing), `subject [b 2]`, `index [b]`, `mask [b]`."""
+"""`ecg [b l t]`, `cmr [b y x c]`, `label [b m]` (NaN is missing), `subject [b 2]`, `index [b]`, `mask [b]`.
+
+Where the data have a matrix of their n training examples also `similarity [b n]`, its rows.
+"""
 
 Predictions = dict[str, Array]
 Tree = Any
@@ -36,7 +39,10 @@ class Objective(Protocol):
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
     ) -> tuple[Float[Array, ""], Aux]:
-        """The scalar to minimise. `train=False` uses no augmentation, no drop path, running statistics."""
+        """The scalar to minimise. `train=False` uses no drop path and running statistics.
+
+        Nor does it augment, unless masks or views are the task itself.
+        """
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
         """Deterministic outputs for evaluators."""

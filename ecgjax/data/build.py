@@ -72,8 +72,8 @@ def build(
     _refuse_foreign(directory)
     recipe = Recipe(
         InputSpec(
-            ecg=_ecg_spec(conditioning_ecg, leads, rate_hz, ecg_length),
-            cmr=_cmr_spec(conditioning_cmr, cmr_height, cmr_width, pixel_mm),
+            ecg=ecg_spec(conditioning_ecg, leads, rate_hz, ecg_length),
+            cmr=cmr_spec(conditioning_cmr, cmr_height, cmr_width, pixel_mm),
         ),
         tuple(cohort.targets),
         _complete(ecg_signals.check, quality_ecg or {}, "quality_ecg"),
@@ -129,7 +129,10 @@ def _refuse_foreign(directory: epath.Path) -> None:
         )
 
 
-def _ecg_spec(conditioning, leads, rate_hz, length) -> EcgSpec | None:
+def ecg_spec(
+    conditioning: Mapping[str, Any] | None, leads: Sequence[str], rate_hz: float, length: int
+) -> EcgSpec | None:
+    """The spec of conditioned ECG; the defaults of `signals.ecg.condition` complete `conditioning`."""
     if conditioning is None:
         return None
     unit = "mV" if conditioning.get("normalise") == "none" else "standard deviations"
@@ -137,7 +140,10 @@ def _ecg_spec(conditioning, leads, rate_hz, length) -> EcgSpec | None:
     return EcgSpec(tuple(leads), float(rate_hz), length, unit, conditioning)
 
 
-def _cmr_spec(conditioning, height, width, pixel_mm) -> CmrSpec | None:
+def cmr_spec(
+    conditioning: Mapping[str, Any] | None, height: int, width: int, pixel_mm: float
+) -> CmrSpec | None:
+    """As `ecg_spec`, for the three frames that `signals.cmr.three_phases` makes."""
     if conditioning is None:
         return None
     conditioning = _complete(cmr_signals.three_phases, conditioning, "conditioning_cmr")
@@ -276,7 +282,7 @@ def _remove_leftovers(directory: epath.Path, tasks: Sequence[Task]) -> None:
     for folder in (directory, directory / "build"):
         for path in folder.iterdir():
             stem, suffix, rest = path.name.partition(".array_record")
-            if stem.startswith(".") and stem[1:] + suffix in known and rest.endswith(".tmp"):
+            if stem.startswith(".") and stem[1:] + suffix in known and rest.endswith((".tmp", ".partial")):
                 path.unlink()
 
 

@@ -3,12 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
+from ecgjax.core import files
 from ecgjax.core.spec import InputSpec
 from ecgjax.data.cohorts.base import Target
 from ecgjax.data.schema import Schema
@@ -182,14 +182,8 @@ def write_manifest(manifest: Manifest, directory: epath.PathLike) -> None:
 
 
 def write_json(tree: Any, path: epath.Path) -> None:
-    """Writes JSON by a temporary file in the same directory and a rename."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n")
-    if "://" not in os.fspath(path):  # A bucket has no rename to lose and no buffer to flush.
-        descriptor = os.open(temporary, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    temporary.replace(path)
+    """Writes JSON whole or not at all; keys keep their order, in which the splits are listed."""
+    files.write_text(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

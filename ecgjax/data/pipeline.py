@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from ecgjax.data.manifest import Manifest, read_manifest
 from ecgjax.data.shards import ShardSource, read_split
+from ecgjax.data.similarity import SimilarityRows
 
 Batch = dict[str, np.ndarray]
 
@@ -30,6 +31,7 @@ def train_batches(
     pairing: Literal["true", "permuted"] = "true",
     modalities: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
+    similarity: str | None = None,
     shard_index: int = 0,
     shard_count: int = 1,
     cache: bool = False,
@@ -55,6 +57,10 @@ def train_batches(
 
     `pairing="permuted"` is the control that must learn nothing from pairs: every example keeps the CMR of one
     other subject, drawn once from `seed`; labels and subject stay those of the ECG.
+
+    `similarity` is the path of a .npy [n n] that says how alike the n examples of the split are, in their order; a
+    batch then holds `similarity [b n]`, the row of each example. Whole rows, so that columns can be picked by
+    `index` wherever the batch is put together or cut; store float16 where n is large.
     """
     data = _open(directory, split, crop, modalities, targets, batch_size, shard_index, shard_count)
     _check_workers(workers, threads, prefetch, cache)
@@ -75,13 +81,14 @@ def train_batches(
         )
     rows = _rows(directory, data, cache)
     partners = _Partners(data.examples, seed) if pairing == "permuted" else None
+    matrix = None if similarity is None else SimilarityRows(similarity, data.examples)
     batches = (
         grain.MapDataset.range(data.examples)
         .seed(seed)
         .shuffle()
         .batch(batch_size, drop_remainder=True, batch_fn=_as_positions)
         .repeat(None)
-        .map_with_index(_TrainBatch(data, rows, seed, reference_crop, partners))
+        .map_with_index(_TrainBatch(data, rows, seed, reference_crop, partners, matrix))
     )
     return _iterate(batches, workers, threads, prefetch)
 
@@ -220,6 +227,7 @@ class _TrainBatch:
     seed: int
     reference_crop: bool
     partners: _Partners | None
+    matrix: SimilarityRows | None
 
     def __call__(self, step: int, positions: np.ndarray) -> Batch:
         # Drawn for the global batch, so that a row's crop does not depend on how many processes share it.
@@ -227,7 +235,7 @@ class _TrainBatch:
         generator = np.random.default_rng((self.seed, _CROP_STREAM, step))
         starts = generator.integers(0, max(offsets, 1), size=len(positions))
         local = self.data.slice
-        return _assemble(
+        batch = _assemble(
             self.data,
             self.rows,
             positions[local],
@@ -235,6 +243,9 @@ class _TrainBatch:
             np.ones(self.data.local, np.bool_),
             self.partners,
         )
+        if self.matrix is not None:
+            batch["similarity"] = self.matrix(positions[local])
+        return batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Mapping
 
 from ecgjax.evaluators.linear_probe import Baselines, LinearProbe
+from ecgjax.evaluators.localisation import Localisation
+from ecgjax.evaluators.predictions import Predictions
 from ecgjax.evaluators.reconstruction import Reconstruction
 from ecgjax.evaluators.retrieval import Retrieval
 
 EVALUATORS: Mapping[str, Callable] = {
     "baselines": Baselines,
     "linear_probe": LinearProbe,
+    "localisation": Localisation,
+    "predictions": Predictions,
     "reconstruction": Reconstruction,
     "retrieval": Retrieval,
 }

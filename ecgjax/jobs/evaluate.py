@@ -2,6 +2,7 @@
 
   python -m ecgjax evaluate --workdir=RUN                    the newest checkpoint
   python -m ecgjax evaluate --workdir=RUN --steps=0,last     the weights that training started from, and the newest
+  python -m ecgjax evaluate --workdir=RUN --steps=best       the best by validation, where the run kept it
   python -m ecgjax evaluate --workdir=RUN --follow           every checkpoint as it appears, until TRAINED
   python -m ecgjax evaluate --workdir=RUN --evaluator=linear_probe --evaluator_setting=inputs=hand_features
 
@@ -34,7 +35,11 @@ def define() -> None:
     runtime.define_compile_cache()
     flags.DEFINE_string("workdir", None, "Directory of the run to evaluate.")
     flags.DEFINE_string("data", None, "Data directory; default: the one the run was trained on.")
-    flags.DEFINE_list("steps", ["last"], "Steps to evaluate: numbers, `last`, or `all`.")
+    flags.DEFINE_list(
+        "steps",
+        ["last"],
+        "Steps to evaluate: numbers, `last`, `best` (see config.checkpoint.best), or `all`.",
+    )
     flags.DEFINE_bool("follow", False, "Wait for further checkpoints until training is done.")
     flags.DEFINE_integer("timeout", 3600, "With --follow: seconds without a new checkpoint before giving up.")
     flags.DEFINE_multi_string("evaluator", None, "Only these; default: those of the run's config.")
@@ -116,9 +121,9 @@ def _steps(workdir: epath.Path, args: flags.FlagValues) -> Iterator[int]:
             yield from checkpoint.steps(workdir)
             return
         for text in args.steps:
-            if text != "last" and not text.isdigit():
-                raise ValueError(f"--steps: expected numbers, `last` or `all`, got {text!r}.")
-            yield checkpoint.choose_step(workdir, None if text == "last" else int(text))
+            if text not in ("last", "best") and not text.isdigit():
+                raise ValueError(f"--steps: expected numbers, `last`, `best` or `all`, got {text!r}.")
+            yield checkpoint.choose_step(workdir, text)
         return
     seen: set[int] = set()
     waited_since = time.monotonic()

@@ -2,6 +2,7 @@
 
   python -m ecgjax export --workdir=RUN --output=EMBEDDINGS
   python -m ecgjax export --workdir=RUN --data=OTHER_DATA --splits=test --output=EMBEDDINGS
+  python -m ecgjax export --workdir=RUN --splits=test --plot=LVEF    also draws PCA and t-SNE, coloured by a label
 
 Subjects and records appear as the keyed hashes of the data directory, never as raw identifiers.
 """
@@ -10,9 +11,12 @@ from absl import flags
 from etils import epath
 
 from ecgjax.core import runtime, trees
+from ecgjax.core.files import write_bytes
 from ecgjax.data.manifest import read_manifest
 from ecgjax.evaluators import export
 from ecgjax.jobs import setup
+from ecgjax.reports.embedding_map import embedding_map, find_label
+from ecgjax.reports.page import png
 from ecgjax.train import checkpoint
 
 
@@ -22,10 +26,11 @@ def define() -> None:
     flags.DEFINE_string("workdir", None, "Directory of the run.")
     flags.DEFINE_string("output", None, "Directory to write; default: WORKDIR/export.")
     flags.DEFINE_string("data", None, "Data directory; default: the one the run was trained on.")
-    flags.DEFINE_integer("step", None, "Checkpoint; default: the newest.")
+    flags.DEFINE_string("step", "last", "Checkpoint: a number, `last`, or `best` by validation.")
     flags.DEFINE_list("splits", ["train", "val", "test"], "Splits to export.")
     flags.DEFINE_list("keys", None, "Predictions to export; default: the embedding of every modality.")
     flags.DEFINE_integer("crops", 4, "Evenly spaced crops of an ECG whose embeddings are averaged.")
+    flags.DEFINE_string("plot", None, "Label by which to colour a map of every exported prediction.")
 
 
 def run(args: flags.FlagValues) -> int:
@@ -44,9 +49,12 @@ def run(args: flags.FlagValues) -> int:
         raise ValueError(
             f"--splits: {unknown} hold no examples; choose from {[n for n in known if known[n].examples]}."
         )
+    # Before the work, so that a misspelt label costs nothing.
+    column = None if args.plot is None else find_label(args.plot, [t.name for t in splits.targets])
     table = export.collect(setup.predictor(trained, keys), splits, keys=keys, names=args.splits)
+    directory = epath.Path(args.output or workdir / "export")
     paths = export.write(
-        args.output or workdir / "export",
+        directory,
         table,
         targets=splits.targets,
         input_spec=trained.spec.to_json(),
@@ -56,4 +64,17 @@ def run(args: flags.FlagValues) -> int:
         crops=args.crops,
     )
     runtime.say(f"{len(table['subject'])} embeddings {list(keys)}: {paths[0]}, {paths[1]}")
+    for key in keys if column is not None else ():
+        target = splits.targets[column]
+        figure = embedding_map(
+            table[key],
+            table["label"][:, column],
+            label_name=target.name,
+            kind=target.kind,
+            unit=target.unit,
+            title=f"{key}, {' + '.join(args.splits)}, step {trained.step}",
+        )
+        path = directory / f"{key.replace('/', '_')}-{target.name}.png"
+        write_bytes(path, png(figure))
+        runtime.say(f"map of {key}: {path}")
     return 0

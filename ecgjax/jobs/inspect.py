@@ -114,7 +114,10 @@ def describe_workdir(workdir: epath.Path) -> list[str]:
             f"{workdir} holds no config.json and so is no workdir of ecgjax: "
             f"{what or 'correct --workdir, or run `ecgjax train` into it'}."
         )
-    config, manifest = read_json(workdir / "config.json"), read_manifest(workdir)
+    config = read_json(workdir / "config.json")
+    if "converted" in config:
+        return _converted_lines(workdir, config)
+    manifest = read_manifest(workdir)
     steps = checkpoint.steps(workdir)
     marker = workdir / "TRAINED"
     state = f"TRAINED at step {read_json(marker)['step']}" if marker.exists() else "not TRAINED yet"
@@ -130,6 +133,21 @@ def describe_workdir(workdir: epath.Path) -> list[str]:
     lines += ["", *_metric_lines(workdir / "metrics.jsonl")]
     lines += ["", *_result_lines(workdir)]
     return lines
+
+
+def _converted_lines(workdir: epath.Path, config: Mapping[str, Any]) -> list[str]:
+    """What `convert` made of published weights: no training, no data of its own."""
+    source = config["converted"]
+    return [
+        f"objective {config['objective']['name']}, converted from {source['file']} (SHA-256 {source['sha256']})",
+        f"data: {config['data']['directory'] or 'none; evaluate and export need --data'}",
+        "",
+        *_spec_lines(InputSpec.from_json(read_json(workdir / "input_spec.json"))),
+        "",
+        *(workdir / "convert.txt").read_text().splitlines(),
+        "",
+        *_result_lines(workdir),
+    ]
 
 
 def draw(

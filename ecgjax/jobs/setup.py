@@ -16,7 +16,9 @@ from ecgjax.core.spec import InputSpec
 from ecgjax.data.manifest import Manifest, read_manifest
 from ecgjax.evaluators.base import Splits
 from ecgjax.evaluators.splits import open_splits
-from ecgjax.objectives import OBJECTIVES
+from ecgjax.models.vit import patch_rows
+from ecgjax.objectives import CONVERTED, OBJECTIVES
+from ecgjax.objectives.encoders import with_variant
 from ecgjax.train import checkpoint
 
 SECTIONS = (
@@ -28,14 +30,26 @@ SECTIONS = (
     "data",
     "objective",
     "optimizer",
+    "accumulate",
     "mesh",
     "checkpoint",
+    "stop",
     "init_from",
     "evaluators",
 )
 """What a training config holds at its top level."""
 
-DATA_FIELDS = ("directory", "batch_size", "crop", "modalities", "pairing", "cache", "workers")
+DATA_FIELDS = (
+    "directory",
+    "batch_size",
+    "validation_batch",
+    "crop",
+    "modalities",
+    "pairing",
+    "similarity",
+    "cache",
+    "workers",
+)
 """What its section `data` holds."""
 
 
@@ -74,8 +88,10 @@ def open_checkpoint(workdir: epath.PathLike, step: int, mesh: Mesh | None = None
     """Reads one checkpoint; model and objective come from the checkpoint itself."""
     meta = checkpoint.read_meta(workdir, step)
     config = meta["config"]
-    objective = make_objective(
+    objective = configs.build(
+        {**OBJECTIVES, **CONVERTED},
         config["objective"],
+        "config.objective",
         spec=InputSpec.from_json(meta["input_spec"]),
         crop=config["data"]["crop"],
         labels=meta["labels"],
@@ -94,10 +110,28 @@ def open_checkpoint(workdir: epath.PathLike, step: int, mesh: Mesh | None = None
     return Trained(objective, params, extra, step, meta)
 
 
+def encoder_section(config: Mapping[str, Any], modality: str) -> dict[str, Any] | None:
+    """The section that describes a run's encoder, sizes of its variant filled in; None where it has none."""
+    objective, reader = config["objective"], {"ecg": "vit", "cmr": "resnet"}[modality]
+    for name in (modality, "encoder"):
+        section = objective.get(name)
+        if section and section.get("name") == reader:
+            return with_variant(section, f"config.objective.{name}")
+    return None
+
+
+def token_rows(config: Mapping[str, Any], spec: InputSpec) -> int | None:
+    """Rows of tokens that the leads of an ECG make; None where the run has no ECG transformer."""
+    section = encoder_section(config, "ecg")
+    return patch_rows(len(spec.ecg.leads), section.get("patch_leads", 1)) if section else None
+
+
 def splits_for(trained: Trained, data: str | None = None, *, crops: int = 4) -> Splits:
     """The evaluation data of a checkpoint, refused where they were conditioned otherwise than its training data."""
     config = trained.meta["config"]
     directory = data or config["data"]["directory"]
+    if not directory:
+        raise ValueError("the checkpoint was converted and knows no data; give it as --data=DIR.")
     check_spec(trained.spec, read_manifest(directory).input_spec, trained.modalities, directory)
     return open_splits(
         directory,

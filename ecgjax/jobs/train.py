@@ -24,23 +24,20 @@ import ecgjax
 from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.core import rng, runtime, trees
-from ecgjax.core.files import absolute, read_json, write_json, write_text
+from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import pipeline
-from ecgjax.jobs import setup
+from ecgjax.jobs import initial, setup, workdirs
 from ecgjax.train import checkpoint, loop, optim, step
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint import Checkpoints
-from ecgjax.train.transfer import transfer
+from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
 INTERRUPTED = 75
 """Exit code (EX_TEMPFAIL) after a saved interruption: the same command goes on."""
-
-_HARMLESS = ("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache")
-"""Sections that may change on resume: they do not change what is trained."""
 
 
 def define() -> None:
@@ -69,11 +66,14 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     configs.check_sections(config, setup.SECTIONS)
     config = configs.plain(config)
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
-    configs.check_sections(config["init_from"], ("workdir", "step", "rules"), "config.init_from")
     configs.check_set(config, "data.directory", "steps")
-    for section, field in (("data", "directory"), ("init_from", "workdir")):
-        if config[section][field]:  # An evaluation job may run from elsewhere.
-            config[section][field] = os.fspath(absolute(config[section][field]))
+    for name in ("directory", "similarity"):
+        if config["data"][name]:  # An evaluation job may run from elsewhere.
+            config["data"][name] = os.fspath(absolute(config["data"][name]))
+    initial.sections(config["init_from"])
+    for section in (config["init_from"], *config["init_from"]["also"]):
+        if section["workdir"]:
+            section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
     mesh = configs.call(meshes.make_mesh, config["mesh"], "config.mesh")
     meshes.check_batch_size(config["data"]["batch_size"], mesh)
@@ -83,24 +83,38 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         crop=config["data"]["crop"],
         labels=setup.label_columns(manifest),
     )
-    tx, schedule = optim.build(config["optimizer"], steps=config["steps"], frozen=objective.frozen_paths)
+    batch_size = config["data"]["batch_size"]
+    tx, schedule = optim.build(
+        config["optimizer"],
+        steps=config["steps"],
+        frozen=objective.frozen_paths,
+        batch_size=batch_size,
+        steps_per_epoch=max(manifest.split("train").examples // batch_size, 1),
+    )
+    step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
     rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}
     rhythm = configs.call(loop.Rhythm, rhythm_fields, "config")
+    stopping = _watch(Stopping, config["stop"], "config.stop")
     section = {"name": "orbax", **config["checkpoint"]}
-    open_checkpoints = configs.bind({"orbax": Checkpoints}, section, "config.checkpoint", workdir=workdir)
+    best = _watch(Best, section.pop("best", None), "config.checkpoint.best")
+    open_checkpoints = configs.bind(
+        {"orbax": Checkpoints}, section, "config.checkpoint", workdir=workdir, best=best
+    )
     checkpoint.check_keep(open_checkpoints.keywords["keep"])
     iterator = _train_iterator(config)
     validation = _validation_batches(config, manifest, mesh)
     abstract = states.abstract_state(objective, tx, mesh)
-    train_step, eval_step = step.compile_steps(objective, tx, mesh)
-    _check_step(config, manifest, abstract, train_step)
+    train_step, eval_step = step.compile_steps(objective, tx, mesh, accumulate=config["accumulate"])
+    watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}
+    metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
+    _check_step(config, manifest, abstract, train_step, eval_step, metrics)
     fresh = not checkpoint.steps(workdir)
-    source = _source(config["init_from"], manifest.input_spec, abstract, mesh) if fresh else None
+    sources = initial.open_sources(config, manifest.input_spec, abstract, mesh) if fresh else ()
     if dry_run:
-        _describe(config, manifest.input_spec, abstract, mesh)
+        _describe(config, manifest.input_spec, abstract, mesh, watched=(best, stopping))
         return 0
 
-    _open_workdir(workdir, config, manifest)
+    workdirs.open_workdir(workdir, config, manifest)
     if (workdir / "TRAINED").exists():
         runtime.say(f"{workdir} is trained already.")
         return 0
@@ -108,13 +122,15 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     restored = checkpoints.restore_latest(abstract, iterator)
     if restored is not None:
         state = restored.state
+        if stopping is not None:
+            stopping.resume(restored.meta.get("stop"))  # Absent where the run did not watch anything.
         runtime.say(f"{workdir}: resumed at step {int(state.step)}.")
     else:
         state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"))
-        if source is None:  # Every checkpoint was damaged.
-            source = _source(config["init_from"], manifest.input_spec, abstract, mesh)
-        if source is not None:
-            state = _initialise(state, source, config["init_from"], workdir)
+        if not fresh:  # Every checkpoint was damaged.
+            sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
+        if sources:
+            state = initial.initialise(state, sources, workdir)
     runtime.say(
         f"{workdir}: {config['objective']['name']}, {trees.count(state.params):,} parameters, "
         f"{manifest.split('train').examples} training examples, {runtime.devices()}."
@@ -141,23 +157,41 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         meta=meta,
         learning_rate=schedule,
         name=workdir.name,
+        stopping=stopping,
     )
     try:
         state = fit(state)
     finally:  # A save under way is finished whatever stopped the loop.
         writer.close()
         checkpoints.close()
-    if int(state.step) < rhythm.steps:
+    stopped = stopping is not None and stopping.stopped
+    if int(state.step) < rhythm.steps and not stopped:
         return INTERRUPTED
     if runtime.is_lead():
-        write_json(workdir / "TRAINED", {"step": int(state.step), "params": trees.digest(state.params)})
+        marker = {"step": int(state.step), "params": trees.digest(state.params)}
+        write_json(workdir / "TRAINED", marker | ({"stopped_early": stopping.reason} if stopped else {}))
     return 0
 
 
+def _watch(what, section: Mapping[str, Any] | None, path: str):
+    """Builds what watches a validation metric; None where the section names none."""
+    if section is None or section.get("metric") is None:
+        return None
+    return configs.call(what, section, path)
+
+
 def _check_step(
-    config: Mapping[str, Any], manifest: manifests.Manifest, state: states.TrainState, train_step
+    config: Mapping[str, Any],
+    manifest: manifests.Manifest,
+    state: states.TrainState,
+    train_step,
+    eval_step,
+    metrics: Mapping[str, str],
 ) -> None:
-    """Traces one step on shapes alone, so that what only the loss can know is said before any work."""
+    """Traces one step on shapes alone, so that what only the loss can know is said before any work.
+
+    `metrics` are names of validation metrics, by the config path that asks for them.
+    """
     wanted = config["data"]["modalities"]
     missing = [m for m in ("ecg", "cmr") if m in state.params and m not in wanted]
     if missing:
@@ -177,13 +211,23 @@ def _check_step(
     if "cmr" in wanted:
         shape = (size, spec.cmr.height, spec.cmr.width, len(spec.cmr.frames))
         batch["cmr"] = jax.ShapeDtypeStruct(shape, "float32")
-    train_step.eval_shape(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    if metrics:
+        known = [f"val_{name}" for name in eval_step.eval_shape(state, batch, key)]
+        for path, name in metrics.items():
+            if name not in known:
+                raise ValueError(f"{path} is {name!r}; validation knows {', '.join(known)}.")
+    if config["data"]["similarity"]:  # Comes with training batches only.
+        examples = manifest.split("train").examples
+        batch["similarity"] = jax.ShapeDtypeStruct((size, examples), "float32")
+    train_step.eval_shape(state, batch, key)
 
 
 def _train_iterator(config: Mapping[str, Any]):
+    fields = {name: value for name, value in config["data"].items() if name != "validation_batch"}
     return configs.call(
         pipeline.train_batches,
-        config["data"],
+        fields,
         "config.data",
         seed=config["seed"],
         shard_index=jax.process_index(),
@@ -192,9 +236,18 @@ def _train_iterator(config: Mapping[str, Any]):
 
 
 def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest, mesh: Mesh):
-    """Whole batches only: a contrastive loss depends on the number of negatives, so padding would change it."""
+    """Whole batches only: a contrastive loss depends on the number of negatives, so padding would change it.
+
+    A metric that is no mean over examples, such as AUROC, is that of the split where one batch holds all of it:
+    `validation_batch` may be any number up to there, and beyond it means just that.
+    """
     data, examples = config["data"], manifest.split("val").examples
-    size = min(data["batch_size"], examples // mesh.size * mesh.size)
+    wanted = data["batch_size"] if data["validation_batch"] is None else data["validation_batch"]
+    size = min(wanted, examples) // mesh.size * mesh.size
+    if wanted < mesh.size:
+        raise ValueError(
+            f"config.data.validation_batch is {wanted}; it must be at least {mesh.size}, one example a device."
+        )
     if size == 0:
         raise ValueError(
             f"split val holds {examples} examples, fewer than {mesh.size} devices; prepare more."
@@ -219,74 +272,20 @@ def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest,
     return batches
 
 
-def _open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manifests.Manifest) -> None:
-    """Creates the workdir, or checks that it belongs to this config and data."""
-    saved = workdir / "config.json"
-    if not saved.exists() or not checkpoint.steps(workdir):  # Nothing saved, nothing to protect.
-        strangers = (
-            sorted(p.name for p in workdir.iterdir() if p.name != "compile_cache") if workdir.exists() else []
-        )
-        if strangers and not saved.exists():
-            raise ValueError(
-                f"{workdir} is not empty and holds no config.json ({', '.join(strangers[:5])}); it is not a workdir "
-                f"of ecgjax: choose another directory."
-            )
-        if runtime.is_lead():
-            write_json(workdir / "input_spec.json", manifest.input_spec.to_json())
-            write_json(workdir / "manifest.json", manifest.to_json())
-            write_json(workdir / "config.json", config)
-        return
-    changed = configs.differences(read_json(saved), config)
-    harmful = [line for line in changed if not line.startswith(tuple(f"config.{name}" for name in _HARMLESS))]
-    if harmful:
-        raise ValueError(
-            f"{workdir} belongs to another config:\n  "
-            + "\n  ".join(harmful)
-            + "\nResume with the config it was "
-            "started with, or choose another --workdir."
-        )
-    for line in changed:
-        runtime.say(f"resuming with {line}")
-    before = manifests.Manifest.from_json(read_json(workdir / "manifest.json")).fingerprint
-    if before != manifest.fingerprint:
-        raise ValueError(
-            f"{workdir} was trained on data of fingerprint {before[:12]}, {config['data']['directory']} has "
-            f"{manifest.fingerprint[:12]}; restore the data, or choose another --workdir."
-        )
-
-
-def _source(
-    section: Mapping[str, Any], spec: InputSpec, state: states.TrainState, mesh: Mesh
-) -> setup.Trained | None:
-    """The checkpoint to start from, tried on the shapes of `state`; None where the config names none."""
-    if not section["workdir"]:
-        return None
-    source_dir = epath.Path(section["workdir"])
-    source = setup.open_checkpoint(source_dir, checkpoint.choose_step(source_dir, section["step"]), mesh)
-    if "ecg" in source.params and (lines := spec.differences(source.spec, "ecg")):
-        raise ValueError(
-            f"config.init_from.workdir {source_dir} was trained on other ECG input: {'; '.join(lines)}."
-        )
-    transfer(state.params, source.params, rules=[tuple(rule) for rule in section["rules"]])
-    return source
-
-
-def _initialise(state, source: setup.Trained, section: Mapping[str, Any], workdir: epath.Path):
-    """Copies weights of another run by path rules; the account of every leaf is printed and kept."""
-    params, account = transfer(state.params, source.params, rules=[tuple(rule) for rule in section["rules"]])
-    params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
-    text = f"initialised from {section['workdir']} step {source.step}: {account}"
-    runtime.say(text)
-    if runtime.is_lead():
-        write_text(workdir / "init_from.txt", text + "\n" + "\n".join(account.copied) + "\n")
-    return state._replace(params=params)
-
-
-def _describe(config: Mapping[str, Any], spec: InputSpec, state: Tree, mesh: Mesh) -> None:
+def _describe(config: Mapping[str, Any], spec: InputSpec, state: Tree, mesh: Mesh, *, watched: tuple) -> None:
     """What the dry run prints."""
     runtime.say(f"config: {config}")
     runtime.say(f"input: {spec}")
     runtime.say(f"mesh: {dict(mesh.shape)} on {runtime.devices()}")
+    if config["accumulate"] > 1:
+        size = config["data"]["batch_size"] // config["accumulate"]
+        runtime.say(
+            f"batch: {config['accumulate']} microbatches of {size} examples; a contrastive loss has its negatives, "
+            f"and batch norm its statistics, within one of them"
+        )
+    for watch in watched:
+        if watch is not None:
+            runtime.say(f"watching: {watch}")
     for name, leaf in trees.flatten(state.params).items():
         runtime.say(f"  {name} {tuple(leaf.shape)} {leaf.dtype} {leaf.sharding.spec}")
     runtime.say(

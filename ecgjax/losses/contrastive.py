@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ecgjax.core.precision import wide
+
 
 def info_nce(
     z0: Float[Array, "b k"],
@@ -27,6 +29,28 @@ def info_nce(
     return jnp.mean(balance * z0_to_z1 + (1 - balance) * z1_to_z0)
 
 
+def nt_xent(
+    z0: Float[Array, "b k"],
+    z1: Float[Array, "b k"],
+    *,
+    temperature: float,
+    same_subject: Bool[Array, "b b"] | None = None,
+) -> Float[Array, ""]:
+    """NT-Xent of SimCLR (arXiv 2002.05709): each of the 2b views finds its other one among the 2b - 1 others.
+
+    `same_subject` leaves pairs out of the negatives as in `info_nce`.
+    """
+    itself = jnp.eye(2 * len(z0), dtype=bool)
+    other_view = jnp.roll(itself, len(z0), axis=1)
+    left_out = itself
+    if same_subject is not None:
+        left_out |= jnp.tile(same_subject, (2, 2)) & ~other_view
+    z = jnp.concatenate([z0, z1])
+    logits = jnp.where(left_out, -jnp.inf, similarity(z, z) / temperature)
+    positive = jnp.sum(jnp.where(other_view, logits, 0), axis=1)
+    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - positive)
+
+
 def top_k_accuracy(z0: Float[Array, "b k"], z1: Float[Array, "b k"], *, k: int = 1) -> Float[Array, ""]:
     """Share of rows of `z0` whose own row of `z1` is among the `k` most similar.
 
@@ -43,8 +67,11 @@ def similarity(z0: Float[Array, "b k"], z1: Float[Array, "c k"]) -> Float[Array,
     return unit(z0) @ unit(z1).T
 
 
-def unit(z: Float[Array, "b k"]) -> Float[Array, "b k"]:
-    """Rows in float32, scaled to length 1; a zero row stays zero, with a finite gradient."""
-    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+def unit(z: Float[Array, "b k"], *, shortest: float = 1e-12) -> Float[Array, "b k"]:
+    """Rows in float32 or wider, scaled to length 1; those under `shortest` are divided by it.
+
+    A zero row thus stays zero, with a finite gradient.
+    """
+    z = wide(z)
     squares = jnp.sum(jnp.square(z), axis=1, keepdims=True)
-    return z * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+    return z * jax.lax.rsqrt(jnp.maximum(squares, shortest**2))

@@ -1,8 +1,6 @@
 """Percentile intervals by resampling subjects, each with all its records, and seeds where there are several.
 
-A draw is a multiplicity for every subject, so a metric of all draws is weighted sums: sums per subject, then
-one matrix product (R2), or one cumulative sum over sorted scores (AUROC). Two rows scored with the same draws
-are paired.
+Two rows scored with the same draws are paired.
 """
 
 import dataclasses
@@ -12,14 +10,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ecgjax.metrics.classification import auroc
-from ecgjax.metrics.regression import observed, r2
+from ecgjax.metrics.classification import auprc, auroc
+from ecgjax.metrics.draws import DRAWS
+from ecgjax.metrics.regression import pearson, r2
 
-Metric = Literal["r2", "auroc"]
-METRICS = {"r2": r2, "auroc": auroc}
-
-_BUDGET = 4_000_000
-"""Weights held at once, in numbers: 32 MB."""
+Metric = Literal["r2", "pearson", "auroc", "auprc"]
+METRICS = {"r2": r2, "pearson": pearson, "auroc": auroc, "auprc": auprc}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,52 +70,6 @@ def class_complete(
         counts[lacking] = _counts(generator, counts.shape[1], len(lacking))
 
 
-def r2_draws(
-    truth: Float[np.ndarray, " n"],
-    prediction: Float[np.ndarray, " n"],
-    index: Int[np.ndarray, " n"],
-    counts: Float[np.ndarray, "draws s"],
-) -> Float[np.ndarray, " draws"]:
-    """R2 of every draw; record i belongs to subject `index[i]`. NaN where a draw's truth is constant."""
-    keep = ~np.isnan(truth)
-    truth, prediction = observed(truth, prediction)
-    truth, error = truth - truth.mean(), truth - prediction  # Centred: the sums below lose no digits.
-    columns = [np.ones_like(truth), truth, truth**2, error**2]
-    sums = [np.bincount(index[keep], column, minlength=counts.shape[1]) for column in columns]
-    weight, first, second, residual = (counts @ np.stack(sums, axis=1)).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        total = second - first**2 / weight
-        # A draw of one repeated record leaves only rounding here.
-        return np.where(total > 1e-12 * second, 1 - residual / total, np.nan)
-
-
-def auroc_draws(
-    truth: Float[np.ndarray, " n"],
-    score: Float[np.ndarray, " n"],
-    index: Int[np.ndarray, " n"],
-    counts: Float[np.ndarray, "draws s"],
-) -> Float[np.ndarray, " draws"]:
-    """AUROC of every draw, ties counting half; each draw needs both classes (`class_complete`)."""
-    keep = ~np.isnan(truth)
-    index = index[keep]
-    truth, score = observed(truth, score)
-    order = np.argsort(score, kind="stable")
-    score, positive, index = score[order], truth[order] == 1, index[order]
-    negatives_sorted = score[~positive]
-    below = np.searchsorted(negatives_sorted, score[positive], side="left")
-    up_to = np.searchsorted(negatives_sorted, score[positive], side="right")
-    values = np.empty(len(counts))
-    step = max(1, _BUDGET // max(1, len(score)))
-    for start in range(0, len(counts), step):
-        part = counts[start : start + step]
-        positive_weight, negative_weight = part[:, index[positive]], part[:, index[~positive]]
-        beaten = np.zeros((len(part), len(negatives_sorted) + 1))
-        np.cumsum(negative_weight, axis=1, out=beaten[:, 1:])
-        wins = np.einsum("dp,dp->d", positive_weight, beaten[:, below] + beaten[:, up_to]) / 2
-        values[start : start + step] = wins / (positive_weight.sum(axis=1) * beaten[:, -1])
-    return values
-
-
 def score_targets(
     truth: Float[np.ndarray, "n m"],
     prediction: Float[np.ndarray, "n m"],
@@ -142,12 +92,11 @@ def score_targets(
         value[column] = METRICS[metric](target, predicted)
         if np.isnan(value[column]):
             continue
-        if metric == "r2":
-            drawn[:, column] = r2_draws(target, predicted, index, counts)
-        else:
+        own = counts
+        if metric in ("auroc", "auprc"):
             holds = [np.bincount(index[target == c], minlength=subjects) > 0 for c in (1, 0)]
-            complete = class_complete(counts, *holds, seed=seed)
-            drawn[:, column] = auroc_draws(target, predicted, index, complete)
+            own = class_complete(counts, *holds, seed=seed)
+        drawn[:, column] = DRAWS[metric](target, predicted, index, own)
     return Scored(value, drawn)
 
 

@@ -1,5 +1,8 @@
 """Agreement of real predictions with the truth; NaN truth is missing and left out."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 from jaxtyping import Float
 
@@ -31,6 +34,24 @@ def rmse(truth: Float[np.ndarray, " n"], prediction: Float[np.ndarray, " n"]) ->
     """Root of the mean squared error, in the unit of the truth."""
     truth, prediction = observed(truth, prediction)
     return float(np.sqrt(np.mean((truth - prediction) ** 2))) if len(truth) else float("nan")
+
+
+def mean_over_targets(
+    metric: Callable[[Float[np.ndarray, " n"], Float[np.ndarray, " n"]], float],
+    truth: Float[np.ndarray, "n m"],
+    prediction: Float[np.ndarray, "n m"],
+    *,
+    missing: Literal["excluded", "counted"] = "excluded",
+) -> float:
+    """The metric per target, then the mean; NaN where one has none.
+
+    `missing="counted"` is the reference's: where the truth is missing, both sides count as zero, which is right
+    for none and flatters every error.
+    """
+    if missing == "counted":
+        known = ~np.isnan(truth)
+        truth, prediction = np.where(known, truth, 0), np.where(known, prediction, 0)
+    return float(np.mean([metric(truth[:, m], prediction[:, m]) for m in range(truth.shape[1])]))
 
 
 def observed(truth: Float[np.ndarray, " n"], prediction: Float[np.ndarray, " n"]) -> tuple:

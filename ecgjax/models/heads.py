@@ -90,6 +90,28 @@ class LinearHead(nnx.Module):
         return self.linear(embedding)
 
 
+class ProbeHead(nnx.Module):
+    """Batch norm without scale and bias, then a linear map: the head of linear probing (MAE, arXiv 2111.06377)."""
+
+    def __init__(
+        self,
+        *,
+        width_in: int,
+        outputs: int,
+        kernel_deviation: float = 0.02,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        self.norm = BatchNorm(width_in, affine=False, epsilon=1e-6, dtype=dtype, rngs=rngs)
+        self.linear = LinearHead(
+            width_in=width_in, outputs=outputs, kernel_deviation=kernel_deviation, dtype=dtype, rngs=rngs
+        ).linear
+
+    def __call__(self, embedding: Float[Array, "b d"], *, train: bool) -> Float[Array, "b m"]:
+        """Returns one value a target; in training the running statistics move."""
+        return self.linear(self.norm(embedding, train=train))
+
+
 def _torch_linear(width_in, width_out, *, dtype, rngs):
     init = uniform_by_fan_in(width_in)
     return nnx.Linear(width_in, width_out, dtype=dtype, kernel_init=init, bias_init=init, rngs=rngs)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.typing import Initializer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 EPSILON = 1e-6
@@ -10,16 +11,24 @@ EPSILON = 1e-6
 
 xavier_uniform = nnx.initializers.xavier_uniform()
 
+normal_002 = nnx.initializers.normal(0.02)
+"""Of the reference's contrastive encoder, whose truncation at +-2 is a hundred deviations away."""
+
 
 def linear(
-    width_in: int, width_out: int, *, dtype: str, rngs: nnx.Rngs, kernel_init=xavier_uniform
+    width_in: int,
+    width_out: int,
+    *,
+    dtype: str,
+    kernel_init: Initializer = xavier_uniform,
+    rngs: nnx.Rngs,
 ) -> nnx.Linear:
     """Returns a linear layer with bias: kernel Xavier uniform and bias zero, as in masked pre-training."""
     return nnx.Linear(width_in, width_out, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
 
 def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Returns a layer norm; its statistics are float32 whatever `dtype` is."""
+    """Returns a layer norm; its statistics are float32, or float64 where `dtype` is."""
     # The two-pass variance: E[x^2] - E[x]^2 cancels where the mean is large.
     return nnx.LayerNorm(width, epsilon=EPSILON, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
@@ -30,14 +39,22 @@ class Attention(nnx.Module):
     The fused output is laid out (query | key | value, head, head width) along its last axis.
     """
 
-    def __init__(self, *, width: int, heads: int, dtype: str = "float32", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        dtype: str = "float32",
+        kernel_init: Initializer = xavier_uniform,
+        rngs: nnx.Rngs,
+    ):
         if width % heads:
             raise ValueError(
                 f"width {width} is not a multiple of heads {heads}; choose heads that divide it."
             )
         self.heads = heads
-        self.qkv = linear(width, 3 * width, dtype=dtype, rngs=rngs)
-        self.projection = linear(width, width, dtype=dtype, rngs=rngs)
+        self.qkv = linear(width, 3 * width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.projection = linear(width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """Mixes tokens within each sample."""
@@ -60,7 +77,8 @@ class Attention(nnx.Module):
 
 
 def _attention_weights(query, key):
-    scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    precision = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=precision)
     return jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
 
 
@@ -105,9 +123,17 @@ def uniform_by_fan_in(width_in: int):
 class Mlp(nnx.Module):
     """Linear, exact (erf) GELU, linear."""
 
-    def __init__(self, *, width: int, hidden: int, dtype: str = "float32", rngs: nnx.Rngs):
-        self.fc1 = linear(width, hidden, dtype=dtype, rngs=rngs)
-        self.fc2 = linear(hidden, width, dtype=dtype, rngs=rngs)
+    def __init__(
+        self,
+        *,
+        width: int,
+        hidden: int,
+        dtype: str = "float32",
+        kernel_init: Initializer = xavier_uniform,
+        rngs: nnx.Rngs,
+    ):
+        self.fc1 = linear(width, hidden, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.fc2 = linear(hidden, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """Acts on each token alone."""
@@ -127,13 +153,15 @@ class Block(nnx.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         dtype: str = "float32",
+        kernel_init: Initializer = xavier_uniform,
         rngs: nnx.Rngs,
     ):
         self.drop_path = drop_path
+        drawn = {"dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
         self.norm1 = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.attention = Attention(width=width, heads=heads, dtype=dtype, rngs=rngs)
+        self.attention = Attention(width=width, heads=heads, **drawn)
         self.norm2 = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.mlp = Mlp(width=width, hidden=int(width * mlp_ratio), dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(width=width, hidden=int(width * mlp_ratio), **drawn)
 
     def __call__(
         self, tokens: Float[Array, "b n d"], *, train: bool = False, key: PRNGKeyArray | None = None

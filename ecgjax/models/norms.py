@@ -5,14 +5,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from ecgjax.core.precision import wide
+
 EPSILON = 1e-5
 MOMENTUM = 0.9
 """Share of the old running statistics that one training step keeps (torch calls the rest momentum, 0.1)."""
-
-
-def wide(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Float32, or wider where `x` is: the precision of statistics and losses."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class BatchNorm(nnx.Module):

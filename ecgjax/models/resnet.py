@@ -113,13 +113,15 @@ class ResNet(nnx.Module):
 
     Stage i has `depths[i]` blocks of width `widths[i]` (a `bottleneck` puts out four times that); every stage
     but the first halves the map. Stem `imagenet` reduces by 4, `small` by 1, `small_stride2` by 2.
-    Norm `batch` uses the global batch, `group` (8 groups) keeps samples apart and has no statistics.
+    Norm `batch` uses the global batch, `group` (8 groups) keeps samples apart and has no statistics. `reads`
+    picks channels of the image by position; without it the image has `channels` of them.
     """
 
     def __init__(
         self,
         *,
         channels: int = 3,
+        reads: Sequence[int] | None = None,
         depths: Sequence[int],
         widths: Sequence[int],
         block: str = "basic",
@@ -137,7 +139,7 @@ class ResNet(nnx.Module):
                 raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}.")
         if len(depths) != len(widths):
             raise ValueError(f"depths {tuple(depths)} and widths {tuple(widths)} must name the same stages.")
-        self.stem = stem
+        self.stem, self.reads = stem, None if reads is None else tuple(reads)
         size, stride = _STEMS[stem]
         self.conv1 = Conv(channels, widths[0], size=size, stride=stride, dtype=dtype, rngs=rngs)
         self.norm1 = _NORMS[norm](widths[0], dtype=dtype, rngs=rngs)
@@ -168,6 +170,7 @@ class ResNet(nnx.Module):
 
     def first(self, image: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y2 x2 c2"]:
         """What enters the first stage."""
+        image = image if self.reads is None else image[..., jnp.array(self.reads)]
         x = jax.nn.relu(self.norm1(self.conv1(image), train=train))
         return _max_pool(x) if self.stem == "imagenet" else x
 

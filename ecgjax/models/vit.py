@@ -8,13 +8,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ecgjax.core.precision import wide
 from ecgjax.models.layers import (
     AttentionPool,
     Block,
     drop_path_rates,
     layer_norm,
     linear,
+    normal_002,
     uniform_by_fan_in,
+    xavier_uniform,
 )
 from ecgjax.models.posemb import sincos_positions
 
@@ -31,9 +34,18 @@ class Vit(nnx.Module):
     - `mean_of_normed`: mean of the patch tokens after `norm`, which is what masked pre-training offers.
 
     All else has the same names in the tree whatever the pooling, so a checkpoint of one initialises another.
-    Initialisation is that of masked pre-training (Xavier uniform) for every use; the reference draws a
-    contrastive encoder from a truncated normal of deviation 0.02 instead. `learnable` positions start from
-    the sine-cosine table; `fixed` ones are no parameter.
+    `learnable` positions start from the sine-cosine table; `fixed` ones are no parameter. `frequencies` is the
+    precision that the table is computed in (`sincos_positions`). Several input `channels` share the positions.
+
+    `init` says how parameters are drawn; layer norms start at 1 and 0, and attention pooling draws its own:
+
+    |                | `masked`, ours for every use | `contrastive`, the reference's without a checkpoint |
+    |----------------|------------------------------|-----------------------------------------------------|
+    | linear kernels | Xavier uniform, bias 0       | normal of deviation 0.02, bias 0                    |
+    | patch kernel   | Xavier uniform               | uniform in +-1/sqrt(fan in)                         |
+    | patch bias     | uniform in +-1/sqrt(fan in)  | the same                                            |
+    | class token    | normal of deviation 0.02     | normal of deviation 1e-6                            |
+    | positions      | sine-cosine table            | normal of deviation 0.02, learnable                 |
     """
 
     def __init__(
@@ -46,29 +58,49 @@ class Vit(nnx.Module):
         depth: int,
         heads: int,
         patch_leads: int = 1,
+        channels: int = 1,
         mlp_ratio: float = 4.0,
         pooling: str = "mean",
         drop_path: float = 0.0,
         positions: str = "fixed",
+        frequencies: str = "float64",
+        init: str = "masked",
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         _check_choice("pooling", pooling, ("mean", "attention", "cls", "mean_of_normed"))
         _check_choice("positions", positions, ("fixed", "learnable"))
+        _check_choice("init", init, ("masked", "contrastive"))
+        contrastive = init == "contrastive"
+        if contrastive and positions == "fixed":
+            raise ValueError("init 'contrastive' draws the positions; set positions to 'learnable'.")
         self.rows, self.patch, self.patch_leads = patch_rows(leads, patch_leads), patch, patch_leads
+        self.columns, self.channels = patch_columns(length, patch), channels
         self.width, self.pooling = width, pooling
-        self.columns = patch_columns(length, patch)
-        self.dtype = dtype
-        self.patch_embed = linear(patch_leads * patch, width, dtype=dtype, rngs=rngs)
-        # Of the bias the reference keeps torch's default for a convolution.
-        self.patch_embed.bias[...] = uniform_by_fan_in(patch_leads * patch)(rngs.params(), (width,))
-        self.cls_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, 1, width)))
+        self.dtype, self.frequencies = dtype, frequencies
+        values = channels * patch_leads * patch
+        convolution = uniform_by_fan_in(values)  # torch's default; masked pre-training keeps it for the bias.
+        self.patch_embed = linear(
+            values, width, dtype=dtype, kernel_init=convolution if contrastive else xavier_uniform, rngs=rngs
+        )
+        self.patch_embed.bias[...] = convolution(rngs.params(), (width,))
+        cls_deviation = 1e-6 if contrastive else 0.02
+        self.cls_token = nnx.Param(cls_deviation * jax.random.normal(rngs.params(), (1, 1, width)))
         if positions == "learnable":
-            table = sincos_positions(leads=self.rows, columns=self.columns, width=width)
-            self.positions = nnx.Param(jnp.asarray(table)[None])
+            shape = (1, 1 + self.rows * self.columns, width)
+            start = normal_002(rngs.params(), shape) if contrastive else self._sincos()[None]
+            self.positions = nnx.Param(jnp.asarray(start))
         self.learnable_positions = positions == "learnable"
         self.blocks = nnx.List(
-            Block(width=width, heads=heads, mlp_ratio=mlp_ratio, drop_path=rate, dtype=dtype, rngs=rngs)
+            Block(
+                width=width,
+                heads=heads,
+                mlp_ratio=mlp_ratio,
+                drop_path=rate,
+                dtype=dtype,
+                kernel_init=normal_002 if contrastive else xavier_uniform,
+                rngs=rngs,
+            )
             for rate in drop_path_rates(drop_path, depth)
         )
         if pooling == "attention":
@@ -80,7 +112,7 @@ class Vit(nnx.Module):
 
     def __call__(
         self,
-        ecg: Float[Array, "b l t"],
+        ecg: Float[Array, "b *c l t"],
         *,
         keep: Int[Array, "b k"] | None = None,
         train: bool = False,
@@ -88,6 +120,7 @@ class Vit(nnx.Module):
     ) -> dict[str, Float[Array, "..."]]:
         """Encodes all patches, or those whose indices `keep` holds, in that order.
 
+        Several channels come as `[b c l t]`; of one, the axis may be left out.
         Returns `embedding [b d]`; `tokens [b 1+n d]`, class token first, after `norm` where the pooling has
         one; `local_tokens [b n d]`, the patch tokens after the last block without any norm.
         """
@@ -101,9 +134,15 @@ class Vit(nnx.Module):
         return {**out, "tokens": tokens, "embedding": embedding}
 
     def embed(
-        self, ecg: Float[Array, "b l t"], *, keep: Int[Array, "b k"] | None = None
+        self, ecg: Float[Array, "b *c l t"], *, keep: Int[Array, "b k"] | None = None
     ) -> Float[Array, "b n d"]:
         """What enters the first block: class token, then patch tokens, each with its position."""
+        channels = ecg.shape[1] if ecg.ndim == 4 else 1
+        if channels != self.channels:
+            raise ValueError(
+                f"ECG of shape {ecg.shape[1:]} has {channels} channels; the encoder was built for "
+                f"{self.channels}: (channels, leads, samples), of one channel (leads, samples)."
+            )
         patches = patchify(ecg.astype(self.dtype), patch=self.patch, patch_leads=self.patch_leads)
         if patches.shape[1] != self.rows * self.columns:
             raise ValueError(
@@ -125,13 +164,17 @@ class Vit(nnx.Module):
         """Positions in compute precision; row 0 belongs to the class token."""
         if self.learnable_positions:
             return self.positions[0].astype(self.dtype)
-        table = sincos_positions(leads=self.rows, columns=self.columns, width=self.width)
-        return jnp.asarray(table, self.dtype)
+        return jnp.asarray(self._sincos(), self.dtype)
 
-    def last_attention(self, ecg: Float[Array, "b l t"]) -> Float[Array, "b h n n"]:
+    def last_attention(self, ecg: Float[Array, "b *c l t"]) -> Float[Array, "b h n n"]:
         """Softmax map of the last block over all tokens, class token first."""
         tokens = self._blocks(self.embed(ecg), self.blocks[:-1], train=False, key=None)
         return self.blocks[-1].attention_weights(tokens)
+
+    def _sincos(self):
+        return sincos_positions(
+            leads=self.rows, columns=self.columns, width=self.width, frequencies=self.frequencies
+        )
 
     def _blocks(self, tokens, blocks, *, train, key):
         for i, block in enumerate(blocks):
@@ -140,22 +183,28 @@ class Vit(nnx.Module):
         return tokens
 
 
-def patchify(ecg: Float[Array, "b l t"], *, patch: int, patch_leads: int = 1) -> Float[Array, "b n p"]:
-    """Cuts the ECG into patches of `patch_leads` leads, lead-major; within a patch, lead by lead."""
-    b, leads, length = ecg.shape
+def patchify(ecg: Float[Array, "b *c l t"], *, patch: int, patch_leads: int = 1) -> Float[Array, "b n p"]:
+    """Cuts the ECG into patches of `patch_leads` leads, lead-major; within a patch, lead by lead.
+
+    A patch of several channels `[b c l t]` holds one channel after the other.
+    """
+    b, *channels, leads, length = ecg.shape
     rows, columns = patch_rows(leads, patch_leads), patch_columns(length, patch)
-    if patch_leads == 1:
+    if patch_leads == 1 and channels in ([], [1]):
         return ecg.reshape(b, rows * columns, patch)
-    grid = ecg.reshape(b, rows, patch_leads, columns, patch).transpose(0, 1, 3, 2, 4)
-    return grid.reshape(b, rows * columns, patch_leads * patch)
+    grid = ecg.reshape(b, -1, rows, patch_leads, columns, patch).transpose(0, 2, 4, 1, 3, 5)
+    return grid.reshape(b, rows * columns, -1)
 
 
-def unpatchify(patches: Float[Array, "b n p"], *, leads: int, patch_leads: int = 1) -> Float[Array, "b l t"]:
-    """Reverses `patchify`."""
+def unpatchify(
+    patches: Float[Array, "b n p"], *, leads: int, patch_leads: int = 1, channels: int = 1
+) -> Float[Array, "b *c l t"]:
+    """Reverses `patchify`; one channel comes back without its axis."""
     b, n, p = patches.shape
     rows = patch_rows(leads, patch_leads)
-    grid = patches.reshape(b, rows, n // rows, patch_leads, p // patch_leads).transpose(0, 1, 3, 2, 4)
-    return grid.reshape(b, leads, -1)
+    grid = patches.reshape(b, rows, n // rows, channels, patch_leads, p // (channels * patch_leads))
+    grid = grid.transpose(0, 3, 1, 4, 2, 5)
+    return grid.reshape(b, leads, -1) if channels == 1 else grid.reshape(b, channels, leads, -1)
 
 
 def patch_rows(leads: int, patch_leads: int) -> int:
@@ -176,7 +225,7 @@ def patch_columns(length: int, patch: int) -> int:
 
 
 def _mean(tokens):
-    return tokens.mean(1, dtype=jnp.float32).astype(tokens.dtype)
+    return wide(tokens).mean(1).astype(tokens.dtype)
 
 
 def _check_choice(name, value, choices):
@@ -184,29 +233,37 @@ def _check_choice(name, value, choices):
         raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}.")
 
 
-def _variant(width, depth, heads):
+def _sizes(width, depth, heads):
     return {"width": width, "depth": depth, "heads": heads}
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "pluto": _variant(256, 2, 8),
-    "tiny": _variant(384, 3, 6),
-    "tiny_deep": _variant(192, 12, 3),
-    "small": _variant(512, 4, 8),
-    "small_deep": _variant(384, 12, 6),
-    "medium": _variant(640, 5, 10),
-    "medium_deep": _variant(576, 12, 8),
-    "large_patchx": _variant(864, 6, 12),
-    "base": _variant(768, 12, 12),
-    "large": _variant(1024, 24, 16),
-    "huge": _variant(1280, 32, 16),
+    "pluto": _sizes(256, 2, 8),
+    "tiny": _sizes(384, 3, 6),
+    "tiny2": _sizes(384, 3, 6),
+    "tiny_deep": _sizes(192, 12, 3),
+    "tiny_deep2": _sizes(192, 12, 3),
+    "small": _sizes(512, 4, 8),
+    "small2": _sizes(512, 4, 8),
+    "small_deep": _sizes(384, 12, 6),
+    "small_deep2": _sizes(384, 12, 6),
+    "medium": _sizes(640, 5, 10),
+    "medium2": _sizes(640, 5, 10),
+    "medium_deep": _sizes(576, 12, 8),
+    "medium_deep2": _sizes(576, 12, 8),
+    "large_patchx": _sizes(864, 6, 12),
+    "base": _sizes(768, 12, 12),
+    "large": _sizes(1024, 24, 16),
+    "huge": _sizes(1280, 32, 16),
+    "mmcl_medium": _sizes(640, 6, 8),
+    "mmcl_big": _sizes(768, 8, 8),
 }
-"""Sizes of the published encoders; `tiny` is the paper's."""
+"""Sizes of the published encoders; `tiny` is the paper's. A 2 changes the decoder alone (`mae.VARIANTS`).
 
-DECODER_VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "pluto": _variant(160, 1, 8),
-    "tiny": _variant(256, 2, 8),
-    "tiny2": _variant(128, 2, 4),
-    "base": _variant(512, 8, 16),
+`mmcl_*` are those of the contrastive repository that differ from the masked one's.
+"""
+
+REFUSED_VARIANTS: Mapping[str, str] = {
+    "mmcl_pluto": "the reference's 256 wide and 6 heads do not divide; pluto has 8 heads, or give sizes of your own"
 }
-"""Sizes of the published decoders: `base` serves base, large and huge, `tiny` all others but pluto."""
+"""Published names that cannot be built, and why."""

@@ -3,106 +3,222 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ecgjax.augment.image import roi
 from ecgjax.augment.views import view_ecg, view_image
+from ecgjax.core import config as configs
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
-from ecgjax.losses.contrastive import info_nce, top_k_accuracy
+from ecgjax.losses.contrastive import info_nce, nt_xent, top_k_accuracy
+from ecgjax.losses.matrix import (
+    draw_positives,
+    k_positive,
+    positives_from_similarity,
+    remove_false_negatives,
+    supervised_contrastive,
+)
 from ecgjax.models.heads import ProjectionHead
 from ecgjax.models.towers import Tower
-from ecgjax.objectives.encoders import encoder_factory
+from ecgjax.objectives.encoders import encoder_factory, head_dtype
+from ecgjax.objectives.online_classifier import OnlineClassifier
+from ecgjax.objectives.similarity import label_similarity, stored_similarity
 
 _MODALITIES = ("ecg", "cmr")
+_BY_SIMILARITY = ("supervised_contrastive", "remove_false_negatives", "k_positive")
 
 
 @dataclasses.dataclass(frozen=True)
 class CrossModal:
-    """InfoNCE between the projections of both towers.
+    """A contrastive loss between the projections of both towers.
 
-    `balance` weights the direction CMR -> ECG against ECG -> CMR (the published run used 0.75). The views of
-    both modalities are drawn independently, by augmentation preset; with 1 - `view_rate` an input stays as it is.
-    Pairs of one subject, such as repeat visits, are not each other's negatives.
+    `balance` weights the direction CMR -> ECG against ECG -> CMR (InfoNCE only; the published run used 0.75). The
+    views of both modalities are drawn independently, by augmentation preset; with 1 - `view_rate` an input stays
+    as it is. Pairs of one subject, such as repeat visits, are not each other's negatives.
+
+    `cmr_roi` cuts top, left and size, as fractions, out of every image and brings it back to full size, before
+    augmentation and in evaluation alike; the published run cut (0.21, 0.325, 0.375) out of whole slices. None
+    suits data that were prepared as a grid around the heart.
+
+    The contrasts `supervised_contrastive`, `remove_false_negatives` and `k_positive` ask which subjects are alike:
+    those whose `similarity` exceeds `threshold`, and always recordings of one subject. It is read from the file
+    config.data.similarity, or is the cosine of the labels. `positives` counts those of `k_positive`, itself
+    included. Validation uses InfoNCE for these three, as the reference does.
+
+    `freeze` names towers whose encoder stays as it is: no gradient, no update, no weight decay, and it is applied
+    as in evaluation, so that batch statistics stand still too. In the reference they move, and its flag for the
+    ECG encoder is never read. Heads are always trained.
+
+    `online` holds the fields of an OnlineClassifier, whose loss is added and reaches nothing but itself.
     """
 
     spec: InputSpec
     crop: int
     ecg: Mapping[str, Any]
     cmr: Mapping[str, Any]
+    labels: Sequence[Mapping[str, Any]] = ()
     hidden: int = 512
     projection: int = 128
+    contrast: Literal[
+        "info_nce", "nt_xent", "supervised_contrastive", "remove_false_negatives", "k_positive"
+    ] = "info_nce"
     temperature: float = 0.1
     balance: float = 0.5
+    similarity: Literal["data", "labels"] = "data"
+    threshold: float = 0.9
+    positives: int = 6
     ecg_views: str = "default"
     cmr_views: str = "reference"
     view_rate: float = 1.0
+    cmr_roi: tuple[float, float, float] | None = None
+    freeze: Sequence[str] = ()
+    online: Mapping[str, Any] | None = None
 
     def __post_init__(self):
         if self.temperature <= 0:
             raise ValueError(f"config.objective.temperature is {self.temperature}; it must be above 0.")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"config.objective.balance is {self.balance}; it must lie between 0 and 1.")
+        if not -1 <= self.threshold < 1:
+            raise ValueError(f"config.objective.threshold is {self.threshold}; it must lie in [-1, 1).")
+        if self.positives < 2:
+            raise ValueError(f"config.objective.positives is {self.positives}; it must be at least 2.")
+        if self.contrast in _BY_SIMILARITY and self.similarity == "labels" and not self.labels:
+            raise ValueError(
+                "config.objective.similarity is labels, but the data set has none; choose 'data' and give "
+                "config.data.similarity."
+            )
+        if unknown := [m for m in self.freeze if m not in _MODALITIES]:
+            raise ValueError(f"config.objective.freeze: unknown {unknown}; choose from ecg, cmr.")
         jax.eval_shape(self.init, jax.random.key(0))
+        if self.cmr_roi is not None:
+            image = jax.ShapeDtypeStruct((self.spec.cmr.height, self.spec.cmr.width, 1), "float32")
+            try:
+                jax.eval_shape(functools.partial(roi, box=self.cmr_roi), image)
+            except ValueError as error:
+                raise ValueError(f"config.objective.cmr_roi: {error}") from None
 
     @property
     def frozen_paths(self) -> tuple[str, ...]:
-        """Everything is trained."""
-        return ()
+        """The encoders of `freeze`; heads are trained."""
+        return tuple(f"^{m}/encoder/" for m in self.freeze)
 
     def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
-        """Draws both towers, under `ecg/` and `cmr/`; batch statistics are `extra`."""
+        """Draws towers under `ecg/` and `cmr/`, the classifier under `online/`; batch statistics are `extra`."""
         drawn = {m: self._towers[m].init(jax.random.fold_in(key, i)) for i, m in enumerate(_MODALITIES)}
-        return {m: params for m, (params, _) in drawn.items()}, {m: stats for m, (_, stats) in drawn.items()}
+        params = {m: params for m, (params, _) in drawn.items()}
+        if self._classifier is not None:
+            width = len(params[self._classifier.modality]["head"]["fc1"]["kernel"])
+            params["online"] = self._classifier.draw(jax.random.fold_in(key, 2), width=width)
+        return params, {m: stats for m, (_, stats) in drawn.items()}
 
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
     ) -> tuple[Float[Array, ""], Aux]:
-        """InfoNCE; metrics are retrieval within the batch and ln(batch), the loss of knowing nothing."""
-        views = {m: batch[m] for m in _MODALITIES}
+        """The contrast; metrics are retrieval within the batch and ln(batch), the loss of knowing nothing.
+
+        With an online classifier the value is the sum of `contrastive` and `online`, which stand among the metrics.
+        """
+        inputs = self._inputs(batch)
+        views = inputs
         if train:
             key_ecg, key_cmr, key = jax.random.split(key, 3)
-            views["ecg"] = view_ecg(key_ecg, views["ecg"], preset=self.ecg_views, rate=self.view_rate)
-            views["cmr"] = view_image(key_cmr, views["cmr"], preset=self.cmr_views, rate=self.view_rate)
-        out, extra = self._apply(params, extra, views, train=train, key=key)
+            views = {
+                "ecg": view_ecg(key_ecg, inputs["ecg"], preset=self.ecg_views, rate=self.view_rate),
+                "cmr": view_image(key_cmr, inputs["cmr"], preset=self.cmr_views, rate=self.view_rate),
+            }
+        out, moved = self._apply(params, extra, views, train=train, key=key)
         z_cmr, z_ecg = out["cmr"]["projection"], out["ecg"]["projection"]
-        subject = batch["subject"]
-        same = jnp.all(subject[:, None] == subject[None], axis=-1)
-        value = info_nce(z_cmr, z_ecg, temperature=self.temperature, balance=self.balance, same_subject=same)
+        value = self._contrast(z_cmr, z_ecg, batch, jax.random.fold_in(key, 2), train=train)
         metrics = {
             "top1": top_k_accuracy(z_cmr, z_ecg, k=1),
             "top5": top_k_accuracy(z_cmr, z_ecg, k=5),
             "ln_batch": jnp.asarray(math.log(len(z_ecg))),
         }
-        return value, Aux(metrics, extra)
+        if self._classifier is not None:
+            m = self._classifier.modality
+            plain = self._apply(params, extra, {m: inputs[m]}, train=False, key=None)[0] if train else out
+            online, scores = self._classifier.loss(params["online"], plain[m]["embedding"], batch["label"])
+            metrics |= {"contrastive": value, "online": online, **scores}
+            value = value + online
+        return value, Aux(metrics, moved)
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
-        """Embedding and projection of every modality that the batch holds."""
-        views = {m: batch[m] for m in _MODALITIES if m in batch}
+        """Embedding, projection and local projections of every modality that the batch holds.
+
+        `ecg/input` and `cmr/input` are what the encoders read, so that maps can be laid over it.
+        """
+        views = self._inputs(batch)
         out, _ = self._apply(params, extra, views, train=False, key=None)
         wanted = ("embedding", "projection", "tokens", "map")
-        return {f"{m}/{name}": out[m][name] for m in out for name in wanted if name in out[m]}
+        found = {f"{m}/{name}": out[m][name] for m in out for name in wanted if name in out[m]}
+        for m, x in views.items():
+            local, _ = self._towers[m].apply(params[m], extra[m], x, out[m], method="localise")
+            found |= {f"{m}/input": x, **{f"{m}/{name}": value for name, value in local.items()}}
+        return found
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
         """Nothing follows the parameters; batch statistics moved in the forward pass."""
         del params
         return extra
 
+    def _inputs(self, batch: Batch) -> dict[str, Array]:
+        """What the batch holds of both modalities, the image cut to its region of interest."""
+        inputs = {m: batch[m] for m in _MODALITIES if m in batch}
+        if self.cmr_roi is not None and "cmr" in inputs:
+            inputs["cmr"] = roi(inputs["cmr"], box=self.cmr_roi)
+        return inputs
+
     def _apply(self, params, extra, views, *, train, key):
         out, moved = {}, dict(extra)
         for i, m in enumerate(_MODALITIES):
-            if m in views:
-                tower_key = None if key is None else jax.random.fold_in(key, i)
-                out[m], moved[m] = self._towers[m].apply(
-                    params[m], extra[m], views[m], train=train, key=tower_key
-                )
+            if m not in views:
+                continue
+            tower, live = params[m], train and m not in self.freeze
+            if m in self.freeze:
+                tower = {**tower, "encoder": jax.lax.stop_gradient(tower["encoder"])}
+            tower_key = jax.random.fold_in(key, i) if live else None
+            out[m], moved[m] = self._towers[m].apply(tower, extra[m], views[m], train=live, key=tower_key)
         return out, moved
+
+    def _contrast(self, z_cmr, z_ecg, batch, key, *, train):
+        same = _same_subject(batch)
+        if self.contrast == "nt_xent":
+            return nt_xent(z_cmr, z_ecg, temperature=self.temperature, same_subject=same)
+        if self.contrast == "info_nce" or not train:
+            return info_nce(
+                z_cmr, z_ecg, temperature=self.temperature, balance=self.balance, same_subject=same
+            )
+        alike = positives_from_similarity(self._similarity(batch), threshold=self.threshold) | same
+        if self.contrast == "supervised_contrastive":
+            return supervised_contrastive(z_cmr, z_ecg, positives=alike, temperature=self.temperature)
+        if self.contrast == "remove_false_negatives":
+            return remove_false_negatives(z_cmr, z_ecg, similar=alike, temperature=self.temperature)
+        mask = draw_positives(key, alike, k=self.positives)
+        return k_positive(z_cmr, z_ecg, mask=mask, temperature=self.temperature)
+
+    def _similarity(self, batch):
+        if self.similarity == "labels":
+            return label_similarity(batch["label"], self.labels)
+        if "similarity" not in batch:
+            raise ValueError(
+                f"config.objective.contrast is {self.contrast}, which needs to know who is alike; give the matrix of "
+                f"the training subjects as config.data.similarity, or set config.objective.similarity='labels'."
+            )
+        return stored_similarity(batch)
+
+    @functools.cached_property
+    def _classifier(self) -> OnlineClassifier | None:
+        if self.online is None:
+            return None
+        return configs.call(OnlineClassifier, self.online, "config.objective.online", labels=self.labels)
 
     @functools.cached_property
     def _towers(self) -> dict[str, Functional]:
@@ -114,7 +230,14 @@ class CrossModal:
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
             body = encoder(rngs)
-            head = ProjectionHead(width_in=body.width, hidden=self.hidden, width=self.projection, rngs=rngs)
+            sizes = {"width_in": body.width, "hidden": self.hidden, "width": self.projection}
+            head = ProjectionHead(**sizes, dtype=head_dtype(section), rngs=rngs)
             return Tower(encoder=body, head=head)
 
         return make
+
+
+def _same_subject(batch: Batch) -> Bool[Array, "b b"]:
+    """Which rows are recordings of one subject; each of itself."""
+    subject = batch["subject"]
+    return jnp.all(subject[:, None] == subject[None], axis=-1)

@@ -1,16 +1,16 @@
 """Encoders as a config asks for them, sized for the data they will read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from flax import nnx
 
 from ecgjax.core import config as configs
 from ecgjax.core.spec import InputSpec
-from ecgjax.models import ENCODERS, resnet, vit
+from ecgjax.models import ENCODERS, mae, resnet, vit
 
 Modality = Literal["ecg", "cmr"]
-VARIANTS = {"vit": vit.VARIANTS, "resnet": resnet.VARIANTS}
+VARIANTS = {"vit": vit.VARIANTS, "mae": mae.VARIANTS, "resnet": resnet.VARIANTS}
 
 
 def with_variant(section: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -20,6 +20,8 @@ def with_variant(section: Mapping[str, Any], path: str) -> dict[str, Any]:
     if variant is None:
         return fields
     known = VARIANTS.get(fields.get("name"), {})
+    if variant in vit.REFUSED_VARIANTS:
+        raise ValueError(f"{path}.variant: {variant} cannot be built: {vit.REFUSED_VARIANTS[variant]}.")
     if variant not in known:
         raise ValueError(f"{path}.variant: unknown {variant!r}; choose from {', '.join(known)}.")
     return {**known[variant], **fields}
@@ -30,7 +32,10 @@ def encoder_factory(
 ) -> Callable[[nnx.Rngs], nnx.Module]:
     """Returns the function that draws the encoder of `modality`.
 
-    A Vit reads ECG, a ResNet CMR; leads, length and channels come from the InputSpec and the crop.
+    A Vit reads ECG, a ResNet or a UNet CMR; leads, length and channels come from the InputSpec and the crop.
+    `section.frames` of a CMR encoder names the phases that it reads, in its order: it is given whole images, after
+    augmentation, and leaves the others aside. So ("ES", "ED") is what the reference calls deleting the
+    segmentation.
     """
     if getattr(spec, modality) is None:
         raise ValueError(
@@ -40,7 +45,8 @@ def encoder_factory(
         check_crop(section, crop, path)
         given = {"leads": len(spec.ecg.leads), "length": crop}
     else:
-        given = {"channels": len(spec.cmr.frames)}
+        section = dict(section)
+        given = frames_read(section.pop("frames", None), spec.cmr.frames, path)
     section = with_variant(section, path)
     bound = configs.bind(ENCODERS, section, path, **given)
     missing = [key for key in given if key not in bound.keywords]
@@ -57,6 +63,22 @@ def encoder_factory(
             raise ValueError(f"{path}: {error}") from None
 
     return make
+
+
+def frames_read(names: Sequence[str] | None, frames: Sequence[str], path: str) -> dict[str, Any]:
+    """Number of channels of an encoder that reads the phases `names` out of `frames`, and their places."""
+    if names is None:
+        return {"channels": len(frames), "reads": None}
+    if isinstance(names, str) or not names or len(set(names)) < len(names) or not set(names) <= set(frames):
+        raise ValueError(
+            f"{path}.frames is {names!r}; it lists different phases among {', '.join(frames)}, or is left out for all."
+        )
+    return {"channels": len(names), "reads": tuple(frames.index(name) for name in names)}
+
+
+def head_dtype(section: Mapping[str, Any]) -> str:
+    """The precision of a head on this encoder: float32 on bfloat16 too, since heads are small and losses exact."""
+    return "float64" if section.get("dtype") == "float64" else "float32"
 
 
 def check_crop(section: Mapping[str, Any], crop: int, path: str) -> None:

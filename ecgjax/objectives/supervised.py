@@ -16,17 +16,16 @@ from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.losses.supervised import masked_bce, masked_mse
-from ecgjax.models.heads import LinearHead
-from ecgjax.models.towers import Tower
+from ecgjax.models.classifier import Classifier
 from ecgjax.objectives.encoders import encoder_factory
+from ecgjax.objectives.labels import Columns, columns
 
 
 @dataclasses.dataclass(frozen=True)
 class Supervised:
     """Squared error on standardised phenotypes plus cross-entropy on conditions, missing labels left out.
 
-    `labels` are the label columns as the manifest describes them: name, kind, and over the train split mean and
-    standard deviation.
+    `labels` are the label columns as the manifest describes them; all of them are trained on.
     """
 
     spec: InputSpec
@@ -37,8 +36,6 @@ class Supervised:
     views: str = "weak"
 
     def __post_init__(self):
-        if not self.labels:
-            raise ValueError("config.objective.name is supervised, but the data set has no targets.")
         jax.eval_shape(self.init, jax.random.key(0))
 
     @property
@@ -47,8 +44,8 @@ class Supervised:
         return ()
 
     def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
-        """Draws the tower under its modality's name."""
-        params, stats = self._tower.init(key)
+        """Draws encoder and head under the modality's name."""
+        params, stats = self._model.init(key)
         return {self.modality: params}, {self.modality: stats}
 
     def loss(
@@ -56,27 +53,30 @@ class Supervised:
     ) -> tuple[Float[Array, ""], Aux]:
         """Mean of the two losses over the label columns of each kind."""
         x, m = batch[self.modality], self.modality
-        key_view, key_tower = jax.random.split(key)
+        key_view, key_model = jax.random.split(key)
         if train:
             view = view_ecg if m == "ecg" else view_image
             x = view(key_view, x, preset=self.views)
-        out, stats = self._tower.apply(params[m], extra[m], x, train=train, key=key_tower)
-        logits, label = out["projection"], batch["label"]
+        out, stats = self._model.apply(params[m], extra[m], x, train=train, key=key_model)
+        logits, label = out["logits"], batch["label"]
         metrics = {}
-        if self._regression.size:
-            standardised = (label - self._mean) / self._std
-            metrics["mse"] = masked_mse(logits[:, self._regression], standardised[:, self._regression])
-        if self._binary.size:
-            metrics["bce"] = masked_bce(logits[:, self._binary], label[:, self._binary])
+        regression, binary = self._columns.of("regression"), self._columns.of("binary")
+        if regression.size:
+            standardised = (label - self._columns.mean) / self._columns.std
+            metrics["mse"] = masked_mse(logits[:, regression], standardised[:, regression])
+        if binary.size:
+            metrics["bce"] = masked_bce(logits[:, binary], label[:, binary])
         value = sum(metrics.values(), jnp.zeros(()))
         return value, Aux(metrics, {**extra, m: stats})
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
-        """Embedding, and `logits`: phenotypes in their own unit, conditions as log odds."""
+        """Embedding; `logits`, phenotypes in their unit and log odds; `prediction`, with probabilities instead."""
         m = self.modality
-        out, _ = self._tower.apply(params[m], extra[m], batch[m])
-        logits = out["projection"] * self._std + self._mean
-        return {f"{m}/embedding": out["embedding"], "logits": logits}
+        out, _ = self._model.apply(params[m], extra[m], batch[m])
+        logits = out["logits"] * self._columns.std + self._columns.mean
+        binary = np.isin(np.arange(logits.shape[1]), self._columns.of("binary"))
+        prediction = jnp.where(binary, jax.nn.sigmoid(logits), logits)
+        return {f"{m}/embedding": out["embedding"], "logits": logits, "prediction": prediction}
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
         """Nothing follows the parameters."""
@@ -84,34 +84,16 @@ class Supervised:
         return extra
 
     @functools.cached_property
-    def _tower(self) -> Functional:
+    def _model(self) -> Functional:
         factory = encoder_factory(
             self.encoder, self.modality, self.spec, self.crop, "config.objective.encoder"
         )
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
-            body = factory(rngs)
-            head = LinearHead(width_in=body.width, outputs=len(self.labels), rngs=rngs)
-            return Tower(encoder=body, head=head)
+            return Classifier(encoder=factory(rngs), outputs=len(self._columns.index), rngs=rngs)
 
         return Functional(make)
 
     @functools.cached_property
-    def _regression(self) -> np.ndarray:
-        return np.array([i for i, t in enumerate(self.labels) if t["kind"] == "regression"], np.int32)
-
-    @functools.cached_property
-    def _binary(self) -> np.ndarray:
-        return np.array([i for i, t in enumerate(self.labels) if t["kind"] == "binary"], np.int32)
-
-    @functools.cached_property
-    def _mean(self) -> Float[np.ndarray, "m"]:
-        return self._statistic("mean", 0.0)
-
-    @functools.cached_property
-    def _std(self) -> Float[np.ndarray, "m"]:
-        return np.maximum(self._statistic("std", 1.0), 1e-6)
-
-    def _statistic(self, name: str, for_binary: float) -> np.ndarray:
-        values = [t[name] if t["kind"] == "regression" else for_binary for t in self.labels]
-        return np.array(values, np.float32)
+    def _columns(self) -> Columns:
+        return columns(self.labels, (), "config.objective.targets")

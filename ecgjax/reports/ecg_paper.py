@@ -27,18 +27,18 @@ def ecg_paper(signal_mv: Float[np.ndarray, "12 t"], *, rate_hz: float, title: st
     """
     seconds = signal_mv.shape[1] / rate_hz
     rows = len(GRID_ROWS) + 1
-    axes = _sheet(seconds * MM_PER_SECOND, rows * ROW_MM, title=title)
+    axes = sheet(seconds * MM_PER_SECOND, rows * ROW_MM, title=title)
     quarter = signal_mv.shape[1] // 4
     for row, names in enumerate(GRID_ROWS):
         middle = (rows - row - 0.5) * ROW_MM
-        _calibrate(axes, middle)
+        calibrate(axes, middle)
         for column, name in enumerate(names):
             start = column * quarter
             stop = start + quarter if column < 3 else signal_mv.shape[1]
-            trace = signal_mv[LEADS.index(name), start:stop]
-            _trace(axes, trace, rate_hz=rate_hz, x_mm=start / rate_hz * MM_PER_SECOND, y_mm=middle, name=name)
-    _calibrate(axes, 0.5 * ROW_MM)
-    _trace(
+            part = signal_mv[LEADS.index(name), start:stop]
+            trace(axes, part, rate_hz=rate_hz, x_mm=start / rate_hz * MM_PER_SECOND, y_mm=middle, name=name)
+    calibrate(axes, 0.5 * ROW_MM)
+    trace(
         axes,
         signal_mv[LEADS.index(RHYTHM_LEAD)],
         rate_hz=rate_hz,
@@ -66,12 +66,12 @@ def reconstruction_paper(
     rows = -(-len(leads) // columns)
     gap = 10.0
     width = columns * seconds * MM_PER_SECOND + (columns - 1) * gap
-    axes = _sheet(width, rows * OVERLAY_ROW_MM, title=title)
+    axes = sheet(width, rows * OVERLAY_ROW_MM, title=title)
     for index, name in enumerate(leads):
         column, row = divmod(index, rows)
         x, middle = column * (seconds * MM_PER_SECOND + gap), (rows - row - 0.5) * OVERLAY_ROW_MM
         if column == 0:
-            _calibrate(axes, middle)
+            calibrate(axes, middle)
         for start, stop in _spans(hidden[index]):
             left, right = (x + edge / rate_hz * MM_PER_SECOND for edge in (start, stop))
             axes.axvspan(
@@ -83,14 +83,17 @@ def reconstruction_paper(
                 alpha=0.35,
                 linewidth=0,
             )
-        _trace(axes, signal_mv[index], rate_hz=rate_hz, x_mm=x, y_mm=middle, name=name)
+        trace(axes, signal_mv[index], rate_hz=rate_hz, x_mm=x, y_mm=middle, name=name)
         found = np.where(hidden[index], reconstruction_mv[index], np.nan)
-        _trace(axes, found, rate_hz=rate_hz, x_mm=x, y_mm=middle, name="", colour=FOUND)
+        trace(axes, found, rate_hz=rate_hz, x_mm=x, y_mm=middle, name="", colour=FOUND)
     return axes.figure
 
 
-def _sheet(width_mm: float, height_mm: float, *, title: str) -> Axes:
-    """A pink sheet in millimetres; x 0 is where traces start, y 0 the lower edge of the last row."""
+def sheet(width_mm: float, height_mm: float, *, title: str, grid: tuple[str, str] = (FINE, COARSE)) -> Axes:
+    """A sheet of paper in millimetres; x 0 is where traces start, y 0 the lower edge of the last row.
+
+    `grid` are the colours of the lines every millimetre and every five.
+    """
     left, bottom = -MARGIN_MM - CALIBRATION_MM, -MARGIN_MM
     right, top = np.ceil((width_mm + MARGIN_MM) / 5) * 5, height_mm + MARGIN_MM + (TITLE_MM if title else 0)
     figure = Figure(figsize=((right - left) / 25.4, (top - bottom) / 25.4), dpi=110)
@@ -98,7 +101,7 @@ def _sheet(width_mm: float, height_mm: float, *, title: str) -> Axes:
     axes.set_axis_off()
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
-    for step, colour, line in ((1, FINE, 0.35), (5, COARSE, 0.6)):
+    for step, colour, line in ((1, grid[0], 0.35), (5, grid[1], 0.6)):
         x, y = np.arange(left, right + 1, step), np.arange(bottom, top + 1, step)
         vertical = [((at, bottom), (at, top)) for at in x]
         horizontal = [((left, at), (right, at)) for at in y]
@@ -110,13 +113,13 @@ def _sheet(width_mm: float, height_mm: float, *, title: str) -> Axes:
     return axes
 
 
-def _calibrate(axes: Axes, y_mm: float) -> None:
+def calibrate(axes: Axes, y_mm: float) -> None:
     """One millivolt for a fifth of a second."""
     x = np.array([-9, -7.5, -7.5, -2.5, -2.5, -1])
     axes.plot(x, y_mm + MM_PER_MV * np.array([0, 0, 1, 1, 0, 0]), color=INK, linewidth=0.8, gid="calibration")
 
 
-def _trace(
+def trace(
     axes: Axes,
     trace_mv: np.ndarray,
     *,
@@ -125,9 +128,11 @@ def _trace(
     y_mm: float,
     name: str,
     colour: str = INK,
+    gid: str | None = None,
 ) -> None:
+    """One lead whose 0 mV lies at `y_mm`, its name above where it starts."""
     x = x_mm + np.arange(len(trace_mv)) / rate_hz * MM_PER_SECOND
-    axes.plot(x, y_mm + MM_PER_MV * trace_mv, color=colour, linewidth=0.9, gid=f"trace {name}".strip())
+    axes.plot(x, y_mm + MM_PER_MV * trace_mv, color=colour, linewidth=0.9, gid=gid or f"trace {name}".strip())
     if name:
         axes.text(x_mm + 1, y_mm + 8.5, name, fontsize=9, weight="bold", color=INK)
 

@@ -54,6 +54,15 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Animation:
+    """A finished GIF with its caption."""
+
+    gif: bytes
+    caption: str
+    alt: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Section:
     """A heading with text, tables and pictures, in this order; `warnings` stand out."""
 
@@ -61,7 +70,7 @@ class Section:
     text: Sequence[str] = ()
     warnings: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[Picture | Animation] = ()
     details: Sequence[tuple[str, object]] = ()
 
 
@@ -76,16 +85,29 @@ def page(title: str, *, lead: str, sections: Sequence[Section]) -> str:
     )
 
 
-def data_uri(figure: Figure, *, vector: bool) -> str:
-    """The figure as an SVG or PNG data URI; the same figure gives the same text."""
+def data_uri(picture: Picture | Animation) -> str:
+    """The picture as an SVG, PNG or GIF data URI; the same picture gives the same text."""
+    if isinstance(picture, Animation):
+        kind, content = "gif", picture.gif
+    elif picture.vector:
+        kind, content = "svg+xml", _svg(picture.figure)
+    else:
+        kind, content = "png", png(picture.figure)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as pixels."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with rc_context({"svg.hashsalt": "ecgjax"}):
-        if vector:
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
-        else:
-            figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    kind = "svg+xml" if vector else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def _section(section: Section) -> str:
@@ -94,9 +116,8 @@ def _section(section: Section) -> str:
     parts += [f'<p class="warning">{html.escape(text)}</p>' for text in section.warnings]
     parts += [to_html(table, heading=table.title != section.title) for table in section.tables]
     for picture in section.pictures:
-        source = data_uri(picture.figure, vector=picture.vector)
         parts.append(
-            f'<figure class="wide"><img src="{source}" alt="{html.escape(picture.alt)}">'
+            f'<figure class="wide"><img src="{data_uri(picture)}" alt="{html.escape(picture.alt)}">'
             f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
         )
     for name, tree in section.details:

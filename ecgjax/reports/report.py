@@ -11,6 +11,7 @@ from ecgjax.core.files import read_json, write_text
 from ecgjax.reports import claims, curves, figures, results, tables
 from ecgjax.reports.cine_figure import cine_figure
 from ecgjax.reports.ecg_paper import ecg_paper
+from ecgjax.reports.localisation_section import localisation_section
 from ecgjax.reports.page import Picture, Section, page
 
 _KEYS = {
@@ -21,6 +22,7 @@ _KEYS = {
     "curves",
     "reconstruction",
     "retrieval",
+    "localisation",
     "draws",
     "seed",
 }
@@ -66,9 +68,10 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".", gallery: Galle
     """Builds the report of `spec`; whatever file is missing is said where its content would stand.
 
     `{"title", "lead", "rows": [results.load], "claims": [claims.decide], "curves": [{"name", "workdirs", "control"}],
-    "reconstruction": {"workdir", "step", "examples"}, "retrieval": [{"name", "workdir", "step"}], "draws",
-    "seed"}`; all but title and rows may be left out. Paths are relative to `root`. A curve that is a control, such
-    as permuted pairs, is expected to stay at ln(batch), so nothing is said where it does.
+    "reconstruction": {"workdir", "step", "examples"}, "retrieval": [{"name", "workdir", "step"}],
+    "localisation": {"workdir", "step", "examples"}, "draws", "seed"}`; all but title and rows may be left out. Paths
+    are relative to `root`. A curve that is a control, such as permuted pairs, is expected to stay at ln(batch), so
+    nothing is said where it does.
     """
     if unknown := set(spec) - _KEYS:
         raise ValueError(f"report: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
@@ -95,6 +98,7 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".", gallery: Galle
             if "reconstruction" in spec
             else []
         ),
+        *([localisation_section(spec["localisation"], root)] if "localisation" in spec else []),
         *([Section("Examples", pictures=_gallery(gallery))] if gallery else []),
         *([_training(groups, missing, warnings)] if groups or missing else []),
         _provenance(scored, root),

@@ -9,14 +9,21 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    CustomSteps,
+    LatestN,
+    PreservationPolicy,
+)
 
 from ecgjax.core import files, runtime, trees
-from ecgjax.core.interfaces import Tree, abstract
+from ecgjax.core.interfaces import Tree
 from ecgjax.train.state import TrainState
+from ecgjax.train.watch import Best, KeepBest, finite
 
 _COMMITTED = "commit_success.txt"
 _TREES = ("params", "extra", "opt_state")
+_SCORES = "validation"
 
 
 class Restored(NamedTuple):
@@ -29,25 +36,53 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The `checkpoints/` of a workdir, open for training; saves run in the background.
 
-    Kept are the last `keep` steps and those in `preserve`, such as 0: the weights that training started from.
+    Kept are the last `keep` steps, those in `preserve`, such as 0: the weights that training started from, and
+    those that `best` chooses by the validation metrics they were saved with.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int = 2, preserve: Sequence[int] = (0,)):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        keep: int = 2,
+        preserve: Sequence[int] = (0,),
+        best: Best | None = None,
+    ):
         check_keep(keep)
-        self._directory = _path(workdir)
+        self._directory, self._best = _path(workdir), best
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._scores = {} if best is None else read_scores(workdir)
+        policies: list[PreservationPolicy] = [LatestN(keep), CustomSteps(tuple(preserve))]
+        if best is not None:
+            policies.append(KeepBest(best, self._scores))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy([LatestN(keep), CustomSteps(tuple(preserve))]),
+            preservation_policy=AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,  # What a killed save left behind.
             enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
-    def save(self, state: TrainState, iterator: grain.DatasetIterator, meta: Mapping[str, Any]) -> None:
-        """Starts writing; the arrays are copied before this returns, so the state may be donated."""
+    def wants(self, step: int, scores: Mapping[str, float]) -> bool:
+        """Whether `step`, with these validation metrics, is among the best so far."""
+        return self._best is not None and step in self._best.chosen({**self._scores, step: finite(scores)})
+
+    def save(
+        self,
+        state: TrainState,
+        iterator: grain.DatasetIterator,
+        meta: Mapping[str, Any],
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts writing; the arrays are copied before this returns, so the state may be donated.
+
+        `scores` are the validation metrics of this step, where it was validated.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        if scores is not None:
+            self._scores[step] = finite(scores)
+            meta = {**meta, _SCORES: self._scores[step]}
         items = {name: ocp.args.StandardSave(getattr(state, name)) for name in _TREES if _leaves(state, name)}
         self._manager.save(
             step,
@@ -100,6 +135,7 @@ class Checkpoints:
         return Restored(TrainState(jnp.asarray(step, jnp.int32), **parts), read["meta"])
 
     def _set_aside(self, step: int, error: Exception) -> None:
+        self._scores.pop(step, None)
         aside = self._directory.parent / "damaged" / str(step)
         runtime.say(
             f"checkpoint {step} of {self._directory.parent} cannot be read ({_first_line(error)}); moved to {aside}, "
@@ -111,6 +147,16 @@ class Checkpoints:
                 aside.rmtree()
             (self._directory / str(step)).rename(aside)
         self._manager.reload()
+
+
+def write_params(
+    workdir: epath.PathLike, step: int, params: Tree, extra: Tree, meta: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint that can be read but not resumed: no optimiser, no data position."""
+    both = {"params": params, "extra": extra}
+    items = {name: ocp.args.StandardSave(tree) for name, tree in both.items() if jax.tree.leaves(tree)}
+    with ocp.CheckpointManager(_path(workdir)) as manager:
+        manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(dict(meta))))
 
 
 def check_keep(keep: int) -> None:
@@ -135,16 +181,57 @@ def steps(workdir: epath.PathLike) -> list[int]:
     )
 
 
-def choose_step(workdir: epath.PathLike, step: int | None = None) -> int:
-    """`step`, or the newest; a workdir without it is an error that lists what is there."""
+def choose_step(workdir: epath.PathLike, step: int | str | None = None) -> int:
+    """A step by number, `last` (as is None) or `best`; a workdir without it is an error that lists what is there.
+
+    `best` is the best by what config.checkpoint.best of the run says.
+    """
     found = steps(workdir)
     if not found:
         raise ValueError(
             f"{workdir} holds no checkpoint; it is empty, foreign, or training has not saved yet."
         )
-    if step is not None and step not in found:
+    if step in (None, "last"):
+        return found[-1]
+    if step == "best":
+        return _best_step(workdir, found[-1])
+    if isinstance(step, str) and not step.isdigit():
+        raise ValueError(f"step {step!r}: expected a number, `last` or `best`; {workdir} holds {found}.")
+    if int(step) not in found:
         raise ValueError(f"{workdir} holds no checkpoint of step {step}; it holds {found}.")
-    return found[-1] if step is None else step
+    return int(step)
+
+
+def read_scores(workdir: epath.PathLike) -> dict[int, dict[str, float | None]]:
+    """Validation metrics by step, of the checkpoints that were saved where training validated.
+
+    A checkpoint that cannot be read has none: who restores it will say so.
+    """
+    scores = {}
+    for step in steps(workdir):
+        try:
+            meta = read_meta(workdir, step)
+        except ValueError:
+            continue
+        if _SCORES in meta:
+            scores[step] = meta[_SCORES]
+    return scores
+
+
+def _best_step(workdir: epath.PathLike, last: int) -> int:
+    config = read_meta(workdir, last)["config"]
+    try:
+        section = config["checkpoint"]["best"]
+    except KeyError:  # Converted workdirs, and those written before the field was there.
+        section = None
+    if section is None or section["metric"] is None:
+        raise ValueError(
+            f"{workdir} has no best step: config.checkpoint.best.metric was not set; choose one of {steps(workdir)}."
+        )
+    best, scores = Best(**section), read_scores(workdir)
+    if not (ranked := best.rank(scores)):
+        raise ValueError(f"{workdir} holds no checkpoint with a finite {best.metric}; it holds {scores}.")
+    return ranked[0]
 
 
 def read_meta(workdir: epath.PathLike, step: int) -> Mapping[str, Any]:
@@ -170,13 +257,6 @@ def read_params(workdir: epath.PathLike, step: int, params: Tree, extra: Tree) -
         except (ValueError, KeyError, OSError) as error:
             raise _unreadable(workdir, step, error) from None
     return tuple(read[name] if name in items else tree for name, tree in wanted.items())
-
-
-def describe(state: Tree) -> list[str]:
-    """One line a leaf: name, shape, dtype."""
-    return [
-        f"{name} {tuple(leaf.shape)} {leaf.dtype}" for name, leaf in trees.flatten(abstract(state)).items()
-    ]
 
 
 def _leaves(state: TrainState, name: str) -> bool:

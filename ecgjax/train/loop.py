@@ -19,6 +19,7 @@ from ecgjax.core.interfaces import Batch
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.state import TrainState
 from ecgjax.train.step import Metrics
+from ecgjax.train.watch import Stopping
 from ecgjax.train.writer import MetricWriter, Progress
 
 
@@ -71,20 +72,30 @@ def fit(
     meta: Mapping[str, Any],
     learning_rate: Callable[[int], float],
     name: str,
+    stopping: Stopping | None = None,
 ) -> TrainState:
-    """Trains from `state.step` to `rhythm.steps`; returns early, saved, where a signal asks for it.
+    """Trains from `state.step` to `rhythm.steps`; returns early, saved, where a signal or `stopping` asks for it.
 
     Order matters. Step n is dispatched before the metrics of the last logged step are read, so the device never
-    waits for the host; a checkpoint of step n holds the iterator after n batches.
+    waits for the host; a checkpoint of step n holds the iterator after n batches, and what `stopping` knew then. A
+    step is saved at the rhythm, and where its validation puts it among the best: only so the best are never lost.
     """
     step = int(state.step)
+
+    def save(scores: Mapping[str, float] | None = None) -> None:
+        watched = {} if stopping is None else {"stop": stopping.to_json()}
+        checkpoints.save(state, iterator, {**meta, **watched}, scores)
+
+    def enough() -> bool:
+        return step >= rhythm.steps or (stopping is not None and stopping.stopped)
+
     meter = _Meter(writer, Progress(total=rhythm.steps, start=step, name=name), learning_rate, step)
     with Interrupt() as interrupt, meter:
         if step == 0:
-            checkpoints.save(state, iterator, meta)
+            save()
             writer.write(0, validate(state))
             meter.restart()
-        while step < rhythm.steps and interrupt.received is None:
+        while not enough() and interrupt.received is None:
             with meter.waiting():
                 local = next(iterator)
             batch = meshes.to_global(local, mesh)
@@ -92,22 +103,29 @@ def fit(
             step += 1
             meter.flush()
 
-            last = step == rhythm.steps
+            last, scores = step == rhythm.steps, None
             saves = step % rhythm.save_every == 0 or last
-            if step % rhythm.log_every == 0 or saves:  # What is saved was looked at before.
+            validates = step % rhythm.validate_every == 0 or last
+            if step % rhythm.log_every == 0 or saves or validates:  # What is saved was looked at before.
                 meter.hold(step, metrics, examples=len(next(iter(batch.values()))))
-            if step % rhythm.validate_every == 0 or last:
+            if validates:
                 meter.flush()
-                writer.write(step, validate(state))
+                scores = validate(state)
+                writer.write(step, scores)
+                if stopping is not None:
+                    stopping.update(scores)
+                saves |= checkpoints.wants(step, scores) or enough()
                 meter.restart()
             if saves:
                 meter.flush()
-                checkpoints.save(state, iterator, meta)
+                save(scores)
         meter.flush()
-        if step < rhythm.steps:
-            checkpoints.save(state, iterator, meta)
+        if not enough():
+            save()
         checkpoints.wait()
-        if step < rhythm.steps:
+        if stopping is not None and stopping.stopped:
+            runtime.say(f"stopped early at step {step}: {stopping.reason}.")
+        elif step < rhythm.steps:
             runtime.say(f"{interrupt.received.name}: saved step {step}; run the same command to go on.")
     return state
 

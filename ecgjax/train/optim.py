@@ -1,48 +1,14 @@
-"""Optimisers and schedules by name."""
+"""Optimisers by name, assembled with their schedule, groups and frozen parameters."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from ecgjax.core import config as configs
-from ecgjax.core import trees
-
-
-def warmup_cosine(
-    *, learning_rate: float, steps: int, warmup_steps: int, end_rate: float = 0.0
-) -> optax.Schedule:
-    """Linear from 0 over `warmup_steps`, then half a cosine to `end_rate` at `steps`.
-
-    The schedule of both papers, per step (the reference's MDM steps it per iteration, its MMCL per epoch, which
-    wastes the first epoch at rate 0).
-    """
-    if not 0 <= warmup_steps < steps:
-        raise ValueError(
-            f"config.optimizer.schedule.warmup_steps is {warmup_steps}, which must lie in [0, {steps}) for "
-            f"config.steps = {steps}."
-        )
-
-    def schedule(count):
-        count = jnp.asarray(count, jnp.float32)
-        warm = (count + 1) / max(warmup_steps, 1)  # Step 0 already moves.
-        done = jnp.clip((count - warmup_steps) / (steps - warmup_steps), 0, 1)
-        cosine = end_rate + (learning_rate - end_rate) * 0.5 * (1 + jnp.cos(jnp.pi * done))
-        return jnp.where(count < warmup_steps, learning_rate * warm, cosine)
-
-    return schedule
-
-
-def constant(*, learning_rate: float, steps: int) -> optax.Schedule:
-    """The same rate throughout."""
-    del steps
-    return optax.constant_schedule(learning_rate)
-
-
-SCHEDULES = {"warmup_cosine": warmup_cosine, "constant": constant}
+from ecgjax.train import groups as grouping
+from ecgjax.train import schedules
+from ecgjax.train.groups import Group, decay_mask
 
 
 def adamw(
@@ -52,10 +18,21 @@ def adamw(
     b2: float = 0.95,
     eps: float = 1e-8,
     weight_decay: float = 0.05,
+    no_decay: Sequence[str] = (),
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW with decoupled decay on everything of two or more dimensions (mmcl.md 4.7 counts tokens in)."""
-    adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=_decayed)
+    """AdamW with decoupled decay on everything of two or more dimensions (mmcl.md 4.7 counts tokens in).
+
+    `no_decay` are regexes of paths to spare as well: fine-tuning spares tokens and positions (mmcl.md 7.3).
+    """
+    adam = optax.adamw(
+        schedule,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        mask=lambda params: decay_mask(params, no_decay),
+    )
     return adam if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), adam)
 
 
@@ -71,11 +48,45 @@ def adam_l2(
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-        _descend(schedule),
+        optax.scale_by_learning_rate(schedule),
     )
 
 
-OPTIMIZERS = {"adamw": adamw, "adam_l2": adam_l2}
+def sgd(
+    *, schedule: optax.Schedule, momentum: float = 0.9, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    """Descent with heavy-ball momentum; the decay is added to the gradient of every parameter."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(momentum),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def lars(
+    *,
+    schedule: optax.Schedule,
+    momentum: float = 0.9,
+    trust: float = 0.001,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """LARS (arXiv:1708.03888) of the linear probe (mmcl.md 7.6).
+
+    The decayed gradient of a parameter of two or more dimensions is brought to `trust` times the parameter's norm,
+    then enters the momentum; biases and norms are neither decayed nor adapted. The rate acts after the momentum.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decay_mask),
+        optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust), decay_mask),
+        optax.trace(momentum),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+OPTIMIZERS = {"adamw": adamw, "adam_l2": adam_l2, "sgd": sgd, "lars": lars}
+
+_OWN = ("groups", "layer_decay")
+"""Fields of the section that `build` reads itself; they go with every optimiser."""
 
 
 def build(
@@ -83,36 +94,55 @@ def build(
     *,
     steps: int,
     frozen: Sequence[str] = (),
+    batch_size: int | None = None,
+    steps_per_epoch: int | None = None,
     path: str = "config.optimizer",
-):
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Builds the optimiser and its schedule; returns both, the schedule for the log.
 
+    `groups` of the section maps names to `Group`s; each has an optimiser of its own, clipping included, and the
+    remaining parameters share the plain one. `layer_decay` lowers the rate of a transformer's lower layers.
     Parameters whose path one of the regexes `frozen` finds are not updated and hold no moments.
     """
     fields = dict(section)
     if "schedule" not in fields:
-        raise ValueError(f"{path}.schedule: missing section; name one of {', '.join(SCHEDULES)}.")
-    schedule = configs.build(SCHEDULES, fields.pop("schedule"), f"{path}.schedule", steps=steps)
+        raise ValueError(f"{path}.schedule: missing section; name one of {', '.join(schedules.SCHEDULES)}.")
+    schedule = schedules.build(
+        fields.pop("schedule"),
+        f"{path}.schedule",
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
+    )
+    own = {name: fields.pop(name) for name in _OWN if fields.get(name) is not None}
+    fields = {name: value for name, value in fields.items() if name not in _OWN}
     tx = configs.build(OPTIMIZERS, fields, path, schedule=schedule)
-    return (freeze(tx, frozen) if frozen else tx), schedule
+    if reserved := {grouping.TRAINED, grouping.FROZEN} & set(own.get("groups", {})):
+        raise ValueError(
+            f"{path}.groups: {reserved.pop()!r} is what the rest is called; choose another name."
+        )
+    groups = {
+        name: configs.call(Group, group, f"{path}.groups.{name}")
+        for name, group in own.get("groups", {}).items()
+    }
+    if groups or frozen:
+        transforms = {
+            name: _for_group(group, fields, schedule, f"{path}.groups.{name}")
+            for name, group in groups.items()
+        }
+        tx = grouping.split({grouping.TRAINED: tx, **transforms}, groups=groups, frozen=frozen)
+    if "layer_decay" in own:
+        tx = optax.chain(tx, configs.call(grouping.scale_layers, {"layer_decay": own["layer_decay"]}, path))
+    return tx, schedule
 
 
-def freeze(tx: optax.GradientTransformation, paths: Sequence[str]) -> optax.GradientTransformation:
-    """Leaves parameters alone whose path one of the regexes finds; `tx` sees the others only."""
-    find = re.compile("|".join(f"(?:{path})" for path in paths)).search
-
-    def label(params):
-        return trees.map_named(lambda name, _: "frozen" if find(name) else "trained", params)
-
-    return optax.multi_transform({"trained": tx, "frozen": optax.set_to_zero()}, label)
-
-
-def _descend(schedule: optax.Schedule) -> optax.GradientTransformation:
-    return optax.scale_by_learning_rate(schedule)
-
-
-def _decayed(params):
-    def decayed(name: str, leaf: jax.Array) -> bool:
-        return leaf.ndim > 1 and not name.endswith("/bias")
-
-    return trees.map_named(decayed, params)
+def _for_group(
+    group: Group, fields: Mapping[str, Any], schedule: optax.Schedule, path: str
+) -> optax.GradientTransformation:
+    """The section's optimiser with the rate and decay of a group."""
+    if group.learning_rate is not None:
+        schedule = optax.constant_schedule(group.learning_rate)
+    elif group.scale is not None:
+        schedule = schedules.scaled(schedule, group.scale)
+    own = {} if group.weight_decay is None else {"weight_decay": group.weight_decay}
+    return configs.build(OPTIMIZERS, {**fields, **own}, path, schedule=schedule)

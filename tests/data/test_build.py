@@ -181,7 +181,7 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(prepared, tmp_path,
     assert manifest.splits == read_manifest(prepared).splits
     finished = {name for name in kept if (directory / name).stat().st_mtime_ns == kept[name]}
     assert len(finished) >= 2  # They were kept, not built again.
-    assert not list(directory.rglob(".*.tmp"))
+    assert not [*directory.rglob(".*.tmp"), *directory.rglob(".*.partial")]
 
 
 def test_workers_import_nothing_that_is_slow_and_not_theirs():

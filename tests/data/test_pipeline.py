@@ -294,6 +294,53 @@ def test_wrong_settings_fail_before_the_first_batch(prepared, settings, message)
         train_batches(prepared, **{"batch_size": 4, "seed": 0, "crop": 100, **settings})
 
 
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory):
+    """A similarity of the training examples that tells its rows and columns, and the file that holds it."""
+    values = np.arange(TRAIN)[:, None] + np.arange(TRAIN)[None] / 64
+    path = tmp_path_factory.mktemp("similarity") / "matrix.npy"
+    np.save(path, values.astype(np.float16))
+    return values, str(path)
+
+
+def test_a_batch_holds_the_rows_of_the_matrix_of_its_examples(prepared, matrix):
+    values, path = matrix
+    settings = {"batch_size": 6, "seed": 5, "crop": 100, "similarity": path}
+    whole = next(train_batches(prepared, **settings))
+    assert whole["similarity"].dtype == np.float16
+    np.testing.assert_array_equal(whole["similarity"], values[whole["index"]].astype(np.float16))
+    parts = [next(train_batches(prepared, shard_index=i, shard_count=2, **settings)) for i in range(2)]
+    np.testing.assert_array_equal(np.concatenate([p["similarity"] for p in parts]), whole["similarity"])
+    iterator = train_batches(prepared, workers=1, prefetch=1, **settings)
+    np.testing.assert_array_equal(next(iterator)["similarity"], whole["similarity"])
+    iterator.close()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((TRAIN, TRAIN - 1)), r"float64 \(30, 29\); it must be \(30, 30\)"),
+        (np.zeros(TRAIN), r"holds float64 \(30,\)"),
+        (np.zeros((TRAIN, TRAIN), np.int32), r"holds int32 \(30, 30\)"),
+        (np.full((TRAIN, TRAIN), None), "cannot be read as a .npy"),
+    ],
+)
+def test_a_matrix_that_does_not_fit_fails_before_the_first_batch(prepared, tmp_path, array, message):
+    np.save(tmp_path / "matrix.npy", array, allow_pickle=True)
+    with pytest.raises(ValueError, match=f"config.data.similarity: .*{message}"):
+        train_batches(prepared, batch_size=4, seed=0, similarity=str(tmp_path / "matrix.npy"))
+    with pytest.raises(ValueError, match=r"config.data.similarity: .*absent.npy cannot be read"):
+        train_batches(prepared, batch_size=4, seed=0, similarity=str(tmp_path / "absent.npy"))
+
+
+def test_a_similarity_that_is_no_number_stops_the_stream_at_its_row(prepared, tmp_path):
+    values = np.zeros((TRAIN, TRAIN), np.float32)
+    values[7, 3] = np.nan
+    np.save(tmp_path / "matrix.npy", values)
+    with pytest.raises(ValueError, match=r"config.data.similarity: row 7 of .*matrix.npy"):
+        take(train_batches(prepared, batch_size=5, seed=0, similarity=str(tmp_path / "matrix.npy")), 6)
+
+
 def test_a_damaged_record_stops_the_stream_with_its_name(prepared, tmp_path):
     import shutil
 

@@ -17,11 +17,16 @@ def scores(name, results):
     """What is 1 at best, with its value at chance, by evaluator."""
     if name == "linear_probe":
         return [(row.value, 0.0 if row.metric == "r2" else 0.5) for row in results.rows]
+    if name == "predictions":
+        chance = {"r2": 0.0, "pearson": 0.0, "auroc": 0.5}  # That of AUPRC is the prevalence.
+        return [(row.value, chance[row.metric]) for row in results.rows if row.metric in chance]
     if name == "retrieval":
         return [
             (results.scalars[f"{way}/recall@5"], results.scalars["chance/recall@5"])
             for way in ("ecg_to_cmr", "cmr_to_ecg")
         ]
+    if name == "localisation":
+        return [(results.scalars[f"{half}/partner_auc"], 0.5) for half in ("ecg", "cmr")]
     if name == "reconstruction":
         model, zero = (results.scalars[f"mse_hidden/{answer}"] for answer in ("model", "zero"))
         return [(1 - model / zero, 0.0)]
@@ -79,7 +84,7 @@ def test_results_survive_the_disc_and_have_no_pickle(answers, name, tmp_path):
 @pytest.mark.parametrize("name", ASKING)
 def test_what_the_checkpoint_does_not_predict_is_named(world, name):
     def nothing(batch):
-        return {"logits": np.zeros((len(batch["mask"]), 4), np.float32)}
+        return {"nothing": np.zeros((len(batch["mask"]), 4), np.float32)}
 
     with pytest.raises(ValueError, match=EVALUATORS[name]().keys[0]):
         EVALUATORS[name]().run(nothing, world.splits())

@@ -22,7 +22,7 @@ def root(command, tmp_path_factory):
         ["train", *cross_modal(data, 6), f"--config.init_from.workdir={mdm}", f"--workdir={mmcl}"],
         ["evaluate", f"--workdir={mdm}", "--steps=0,last", "--crops=1"],
         ["evaluate", f"--workdir={mmcl}", "--follow", "--crops=1"],
-        ["export", f"--workdir={mmcl}", "--crops=1"],
+        ["export", f"--workdir={mmcl}", "--crops=1", "--plot=LVEF"],
         ["report", "--config=configs/report.py:synthetic", f"--root={root}", f"--data={data}"],
     ):
         code, said = command(*arguments)
@@ -79,6 +79,10 @@ def test_the_export_has_every_subject_once_with_its_split(root):
     tables = [pyarrow.parquet.read_table(path) for path in folder.glob("*.parquet")]
     assert sum(table.num_rows for table in tables) == 64 + 32 + 48
     assert list(folder.glob("*.npz"))
+    assert {path.name for path in folder.glob("*.png")} == {
+        "ecg_embedding-LVEF.png",
+        "cmr_embedding-LVEF.png",
+    }
     subjects = tables[0].column("subject").to_pylist()
     assert len(set(subjects)) == 144
     assert not [subject for subject in subjects if "synthetic" in str(subject)]
@@ -90,4 +94,6 @@ def test_the_report_holds_its_rows_and_says_what_is_missing(root):
         assert row in page, row
     assert "missing" in page
     assert "<svg" in page or "data:image" in page
+    assert "share a strip" in page  # Localisation: the demo's patches span all leads.
+    assert "data:image/gif" in page
     assert 'src="http' not in page

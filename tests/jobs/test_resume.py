@@ -10,6 +10,20 @@ from tiny_runs import cross_modal
 from ecgjax.train import checkpoint
 
 STEPS = 40
+WATCHED = [
+    "--config.accumulate=2",
+    "--config.optimizer.layer_decay=0.75",
+    "--config.checkpoint.best.metric=val_loss",
+    "--config.checkpoint.best.mode=min",
+    "--config.checkpoint.best.keep=1",
+    "--config.stop.metric=val_loss",
+    "--config.stop.mode=min",
+]
+"""Microbatches, and what validation decides: all of it goes on where it was."""
+
+
+def arguments(data, workdir):
+    return ["train", *cross_modal(data, STEPS), *WATCHED, f"--workdir={workdir}"]
 
 
 def logged(workdir):
@@ -25,14 +39,14 @@ def marker(workdir):
 def whole(command, tiny_data, tmp_path_factory):
     """An uninterrupted run."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    code, said = command("train", *cross_modal(tiny_data, STEPS), f"--workdir={workdir}")
+    code, said = command(*arguments(tiny_data, workdir))
     assert code == 0, said
     return workdir
 
 
 def interrupt(command, tiny_data, workdir, number):
     """Starts the run and sends a signal once a checkpoint beyond the first is there; returns code and output."""
-    process = command.start("train", *cross_modal(tiny_data, STEPS), f"--workdir={workdir}")
+    process = command.start(*arguments(tiny_data, workdir))
     deadline = time.monotonic() + 200
     try:
         while not [step for step in checkpoint.steps(workdir) if step > 0] and process.poll() is None:
@@ -53,16 +67,21 @@ def test_an_interrupted_run_ends_bitwise_like_an_uninterrupted_one(
     code, said = interrupt(command, tiny_data, workdir, number)
     assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL), said
     assert not (workdir / "TRAINED").exists()
-    code, said = command("train", *cross_modal(tiny_data, STEPS), f"--workdir={workdir}")
+    code, said = command(*arguments(tiny_data, workdir))
     assert code == 0, said
     assert "resumed at step" in said
     assert marker(workdir) == marker(whole)
     assert logged(workdir) == logged(whole) == list(range(1, STEPS + 1))
+    assert checkpoint.read_scores(workdir) == checkpoint.read_scores(whole)
+    assert checkpoint.choose_step(workdir, "best") == checkpoint.choose_step(whole, "best")
+    counted, wanted = (checkpoint.read_meta(w, STEPS)["stop"] for w in (workdir, whole))
+    assert counted == wanted
+    assert counted["best"] is not None
 
 
 def test_a_trained_run_is_left_alone(command, tiny_data, whole):
     before = (whole / "metrics.jsonl").read_text()
-    code, said = command("train", *cross_modal(tiny_data, STEPS), f"--workdir={whole}")
+    code, said = command(*arguments(tiny_data, whole))
     assert code == 0
     assert "is trained already" in said
     assert (whole / "metrics.jsonl").read_text() == before

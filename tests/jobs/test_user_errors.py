@@ -8,9 +8,12 @@ from etils import epath
 
 import ecgjax.__main__ as program
 from ecgjax.core import config as configs
+from ecgjax.core import mesh as meshes
+from ecgjax.data.manifest import read_manifest
 from ecgjax.jobs import train as train_job
 from ecgjax.models.vit import patchify
 
+WATCH = {"metric": "val_los", "mode": "min"}
 DEMO = ["--config=configs/mae_ecg.py:demo"]
 
 
@@ -106,6 +109,7 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
             12,
             r"config\.data\.batch_size is 12, which 8 devices do not divide; take 8 or 16",
         ),
+        ("data.validation_batch", 4, r"config\.data\.validation_batch is 4; it must be at least 8"),
         ("data.batch_size", 128, r"a batch of 128 is more than the 64 examples of split 'train'"),
         ("data.directory", None, r"config\.data\.directory: not set; give it as"),
         ("data.directory", "/nonexistent", r"/nonexistent/manifest\.json does not exist.*ecgjax prepare"),
@@ -126,6 +130,30 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
         ("objective.encoder.name", "resnet", r"config\.objective\.encoder\.\w+: no field of resnet"),
         ("save_every", 0, r"config\.save_every is 0; it must be at least 1"),
         ("init_from.workdir", "/nonexistent", r"/nonexistent holds no checkpoint"),
+        (
+            "init_from.also",
+            ({"workdir": "/nonexistent", "step": "last", "rules": ()},),
+            r"/nonexistent holds no checkpoint",
+        ),
+        ("init_from.also", ({"workdir": ""},), r"config\.init_from\.also\[0\]\.step: missing"),
+        ("accumulate", 3, r"config\.accumulate is 3, which does not divide the 2 examples"),
+        ("stop.metric", "val_los", r"config\.stop\.mode: unknown None; choose from max, min"),
+        ("stop", {**WATCH, "patience": -1, "max_delta": 0.0}, r"config\.stop\.patience is -1"),
+        (
+            "stop",
+            {**WATCH, "patience": 1, "max_delta": 0.0},
+            r"config\.stop\.metric is 'val_los'; validation knows val_loss, ",
+        ),
+        (
+            "checkpoint.best",
+            {**WATCH, "keep": 1},
+            r"config\.checkpoint\.best\.metric is 'val_los'; validation",
+        ),
+        (
+            "optimizer.groups",
+            {"online": {"paths": "classifier"}},
+            r"config\.optimizer\.groups\.online\.paths is 'classifier', which finds no parameter",
+        ),
     ],
 )
 def test_a_wrong_value_is_said_by_the_dry_run(masked_config, tmp_path, path, value, message):
@@ -136,6 +164,15 @@ def test_a_wrong_value_is_said_by_the_dry_run(masked_config, tmp_path, path, val
         dry(masked_config, epath.Path(tmp_path / "run"))
     assert program._for_the_user(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("wanted", "sizes"), [(None, [16, 16]), (8, [8] * 4), (10**6, [32])])
+def test_validation_takes_whole_batches_up_to_the_split(masked_config, wanted, sizes):
+    masked_config.data.validation_batch = wanted
+    config = configs.plain(masked_config)
+    manifest = read_manifest(config["data"]["directory"])  # Of 32 examples.
+    batches = train_job._validation_batches(config, manifest, meshes.make_mesh())
+    assert [len(batch["ecg"]) for batch in batches()] == sizes
 
 
 @pytest.mark.parametrize(
@@ -154,6 +191,8 @@ def test_a_wrong_value_is_said_by_the_dry_run(masked_config, tmp_path, path, val
         ("mesh.dta", r"config\.mesh\.dta: no field of mesh\. Did you mean 'data'"),
         ("checkpoint.kep", r"config\.checkpoint\.kep: no field of .*'keep'"),
         ("init_from.wrkdir", r"config\.init_from\.wrkdir: no such key\. Did you mean 'workdir'"),
+        ("stop.patence", r"config\.stop\.patence: no field of stop\. Did you mean 'patience'"),
+        ("checkpoint.best.kep", r"config\.checkpoint\.best\.kep: no field of best\. Did you mean 'keep'"),
         ("stps", r"config\.stps: no such key\. Did you mean 'steps'"),
     ],
 )
@@ -161,6 +200,8 @@ def test_a_key_that_nobody_reads_is_refused(masked_config, tmp_path, path, messa
     section, _, key = path.rpartition(".")
     with masked_config.unlocked():
         _at(masked_config, section)[key] = 1
+        for watch in (masked_config.stop, masked_config.checkpoint.best):
+            watch.metric, watch.mode = "val_loss", "min"
     with pytest.raises(ValueError, match=message):
         dry(masked_config, epath.Path(tmp_path / "run"))
 

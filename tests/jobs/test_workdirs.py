@@ -1,18 +1,20 @@
 """Workdirs, data and checkpoints that do not belong together."""
 
 import json
+import shutil
 
 import pytest
 from absl import flags
 from etils import epath
 
-from ecgjax.core import runtime
+from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json, write_json
 from ecgjax.core.spec import InputSpec
 from ecgjax.jobs import evaluate as evaluate_job
 from ecgjax.jobs import export as export_job
 from ecgjax.jobs import setup
 from ecgjax.jobs import train as train_job
+from ecgjax.train import checkpoint
 
 
 def parsed(**values) -> flags.FlagValues:
@@ -101,6 +103,46 @@ def test_a_run_that_never_saved_may_change_its_config(make_masked_config, tmp_pa
     assert read_json(workdir / "config.json")["steps"] == 1
 
 
+def test_a_run_that_stops_early_is_trained(trained, make_masked_config, tmp_path):
+    config = make_masked_config()
+    config.accumulate, config.validate_every, config.save_every = 2, 1, 100
+    config.checkpoint.best.update({"metric": "val_loss", "mode": "min", "keep": 1})
+    config.stop.update({"metric": "val_loss", "mode": "max", "patience": 1})  # A loss that falls is worse.
+    config.init_from.update({"workdir": str(trained), "step": "last"})
+    config.init_from.rules = (("^ecg/encoder/", "ecg/encoder/"),)
+    config.init_from.also = (
+        {"workdir": str(trained), "step": "8", "rules": (("^ecg/decoder/", "ecg/decoder/"),)},
+    )
+    workdir = epath.Path(tmp_path / "run")
+    assert train_job.train(config, workdir) == 0
+    marker = read_json(workdir / "TRAINED")
+    assert marker["step"] == 3 < config.steps
+    assert marker["stopped_early"].startswith("val_loss was worse than its best, ")
+    assert checkpoint.choose_step(workdir, "best") == 3
+    assert train_job.train(config, workdir) == 0  # And is left alone.
+    started, source = (setup.open_checkpoint(w, s).params for w, s in ((workdir, 0), (trained, 8)))
+    assert trees.digest(started) == trees.digest(source)
+
+
+@pytest.fixture
+def older(trained, tmp_path):
+    """The trained run as it would have been written before some sections of a config existed."""
+    workdir = epath.Path(shutil.copytree(trained, tmp_path / "older"))
+    for path in (workdir / "config.json", workdir / "checkpoints" / "8" / "meta" / "metadata"):
+        tree = read_json(path)
+        config = tree.get("config", tree)
+        del config["accumulate"], config["stop"], config["checkpoint"]["best"], config["init_from"]["also"]
+        path.write_text(json.dumps(tree))
+    return workdir
+
+
+def test_older_workdirs_are_evaluated_and_resumed(older, make_masked_config):
+    assert setup.open_checkpoint(older, checkpoint.choose_step(older, "last")).step == 8
+    assert train_job.train(make_masked_config(), older) == 0
+    with pytest.raises(ValueError, match=r"has no best step: config\.checkpoint\.best\.metric was not set"):
+        list(evaluate_job._steps(older, evaluation(older, steps=["best"])))
+
+
 def test_an_empty_workdir_cannot_be_evaluated_or_exported(tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint; it is empty, foreign"):
         evaluate_job.run(evaluation(tmp_path))
@@ -147,7 +189,7 @@ def test_following_a_run_that_never_ends_gives_up(tmp_path):
 def test_steps_are_numbers_last_or_all(trained):
     assert list(evaluate_job._steps(trained, evaluation(trained, steps=["0", "last"]))) == [0, 8]
     assert list(evaluate_job._steps(trained, evaluation(trained, steps=["all"]))) == [0, 4, 8]
-    with pytest.raises(ValueError, match="expected numbers, `last` or `all`, got 'frist'"):
+    with pytest.raises(ValueError, match="expected numbers, `last`, `best` or `all`, got 'frist'"):
         list(evaluate_job._steps(trained, evaluation(trained, steps=["frist"])))
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgjax.losses.contrastive import info_nce, top_k_accuracy, unit
+from ecgjax.losses.contrastive import info_nce, nt_xent, top_k_accuracy, unit
 
 
 def draw(b=16, k=8):
@@ -46,6 +46,42 @@ def test_another_recording_of_the_subject_is_no_negative():
         total += np.log(np.exp(logits[others, i]).sum()) - logits[i, i]
     np.testing.assert_allclose(got, total / 8, rtol=1e-5)
     gradient = jax.grad(lambda z: info_nce(z, z1, temperature=0.2, same_subject=same))(z0)
+    assert bool(jnp.isfinite(gradient).all())
+
+
+@pytest.mark.parametrize("subject", [None, [0, 1, 0, 2]], ids=["all differ", "one comes twice"])
+def test_nt_xent_equals_a_loop(subject):
+    b = 4
+    z0, z1 = draw(b, 3)
+    z = np.concatenate([z0, z1]).astype(np.float64)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    logits = z @ z.T / 0.2
+    person = range(b) if subject is None else subject
+    total = 0.0
+    for i in range(2 * b):
+        other = (i + b) % (2 * b)
+        kept = [j for j in range(2 * b) if j == other or (j != i and person[j % b] != person[i % b])]
+        total += (np.log(np.exp(logits[i, kept]).sum()) - logits[i, other]) / (2 * b)
+    ids = None if subject is None else jnp.array(subject)
+    same = None if ids is None else ids[:, None] == ids[None]
+
+    def loss(z):
+        return nt_xent(z, z1, temperature=0.2, same_subject=same)
+
+    value, gradient = jax.value_and_grad(loss)(z0)
+    np.testing.assert_allclose(value, total, rtol=1e-5)
+    assert bool(jnp.isfinite(gradient).all())
+
+
+def test_nt_xent_of_a_collapsed_encoder_is_the_logarithm_of_the_other_views():
+    z = jnp.ones((64, 8))
+    np.testing.assert_allclose(nt_xent(z, z, temperature=0.1), np.log(127), rtol=1e-6)
+
+
+def test_nt_xent_keeps_a_zero_row_finite():
+    z0, z1 = draw(4)
+    value, gradient = jax.value_and_grad(lambda z: nt_xent(z, z1, temperature=0.1))(z0.at[0].set(0.0))
+    assert bool(jnp.isfinite(value))
     assert bool(jnp.isfinite(gradient).all())
 
 

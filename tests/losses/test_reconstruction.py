@@ -29,6 +29,12 @@ def test_correlation_ignores_gain_and_offset_and_sees_the_sign():
     np.testing.assert_allclose(ncc(-signal, signal), -1, rtol=1e-5)
 
 
+def test_correlation_averages_over_channels():
+    prediction, target = draw(2, 2, 3, 50), draw(2, 2, 3, 50, seed=1)
+    channels = [ncc(prediction[:, c], target[:, c]) for c in range(2)]
+    np.testing.assert_allclose(ncc(prediction, target), np.mean(channels), atol=1e-6)
+
+
 def test_flat_leads_give_zero_correlation_and_finite_gradients():
     target = draw(2, 3, 20).at[:, 1].set(0.0)
     prediction = draw(2, 3, 20, seed=1).at[0, 2].set(0.5)

@@ -3,9 +3,9 @@ import time
 import numpy as np
 import pytest
 
-from ecgjax.metrics import bootstrap
-from ecgjax.metrics.classification import auroc
-from ecgjax.metrics.regression import r2
+from ecgjax.metrics import bootstrap, draws
+from ecgjax.metrics.classification import auprc, auroc
+from ecgjax.metrics.regression import pearson, r2
 
 SUBJECT = np.array(["c", "a", "a", "b", "c", "d", "e", "e", "e", "f"])
 
@@ -28,13 +28,13 @@ def test_every_r2_draw_equals_r2_of_the_written_out_sample(columns):
     truth, prediction = columns
     index, subjects = bootstrap.subject_index(SUBJECT)
     counts = bootstrap.subject_counts(subjects, draws=40, seed=0)
-    got = bootstrap.r2_draws(truth + 1000, prediction + 1000, index, counts)
+    got = draws.r2_draws(truth + 1000, prediction + 1000, index, counts)
     want = [r2(_resampled(truth, index, c), _resampled(prediction, index, c)) for c in counts]
     np.testing.assert_allclose(got, want, rtol=1e-8)
 
 
 def test_every_auroc_draw_equals_auroc_of_the_written_out_sample(columns, monkeypatch):
-    monkeypatch.setattr(bootstrap, "_BUDGET", 50)  # Several chunks of draws.
+    monkeypatch.setattr(draws, "_BUDGET", 50)  # Several chunks of draws.
     truth, prediction = columns
     truth = np.where(np.isnan(truth), np.nan, (truth > 0).astype(float))
     score = np.round(prediction)
@@ -42,9 +42,32 @@ def test_every_auroc_draw_equals_auroc_of_the_written_out_sample(columns, monkey
     holds = [np.array([np.any(truth[index == s] == c) for s in range(subjects)]) for c in (1, 0)]
     counts = bootstrap.subject_counts(subjects, draws=60, seed=0)
     complete = bootstrap.class_complete(counts, *holds, seed=0)
-    got = bootstrap.auroc_draws(truth, score, index, complete)
+    got = draws.auroc_draws(truth, score, index, complete)
     want = [auroc(_resampled(truth, index, c), _resampled(score, index, c)) for c in complete]
     assert not np.isnan(want).any()
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_every_pearson_draw_equals_that_of_the_written_out_sample(columns):
+    truth, prediction = columns
+    index, subjects = bootstrap.subject_index(SUBJECT)
+    counts = bootstrap.subject_counts(subjects, draws=40, seed=0)
+    got = draws.pearson_draws(truth + 1000, prediction - 500, index, counts)
+    want = [pearson(_resampled(truth, index, c), _resampled(prediction, index, c)) for c in counts]
+    np.testing.assert_allclose(got, want, rtol=1e-8)
+
+
+def test_every_auprc_draw_equals_that_of_the_written_out_sample(columns, monkeypatch):
+    monkeypatch.setattr(draws, "_BUDGET", 50)
+    truth, prediction = columns
+    truth = np.where(np.isnan(truth), np.nan, (truth > 0).astype(float))
+    score = np.round(prediction)  # Ties.
+    index, subjects = bootstrap.subject_index(SUBJECT)
+    holds = [np.array([np.any(truth[index == s] == c) for s in range(subjects)]) for c in (1, 0)]
+    counts = bootstrap.subject_counts(subjects, draws=60, seed=0)
+    complete = bootstrap.class_complete(counts, *holds, seed=0)
+    got = draws.auprc_draws(truth, score, index, complete)
+    want = [auprc(_resampled(truth, index, c), _resampled(score, index, c)) for c in complete]
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
 

@@ -1,7 +1,9 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
+from ecgjax.models.heads import MlpHead
 from ecgjax.models.vit import Vit
 
 
@@ -22,3 +24,57 @@ def test_initialisation_is_that_of_masked_pretraining():
     assert 0.01 < float(vit.cls_token[...].std()) < 0.03
     np.testing.assert_array_equal(block.attention.qkv.bias[...], 0)
     np.testing.assert_array_equal(block.norm1.scale[...], 1)
+
+
+def test_contrastive_initialisation_is_a_narrow_normal():
+    vit = Vit(
+        leads=3,
+        length=200,
+        patch=100,
+        width=128,
+        depth=1,
+        heads=2,
+        pooling="attention",
+        positions="learnable",
+        init="contrastive",
+        rngs=nnx.Rngs(0),
+    )
+    block = vit.blocks[0]
+    layers = (block.attention.qkv, block.attention.projection, block.mlp.fc1, block.mlp.fc2)
+    for kernel in [vit.positions, *(layer.kernel for layer in layers)]:
+        drawn = np.asarray(kernel[...])
+        # A uniform of this deviation would end at 0.035; truncation at 2 lies a hundred deviations away.
+        tolerance = 3 * 0.02 / np.sqrt(2 * drawn.size)
+        assert abs(drawn.std() - 0.02) < tolerance
+        assert abs(drawn.mean()) < 3 * 0.02 / np.sqrt(drawn.size)
+        assert np.abs(drawn).max() > 0.05
+    for layer in layers:
+        np.testing.assert_array_equal(layer.bias[...], 0)
+    for drawn in (vit.patch_embed.kernel[...], vit.patch_embed.bias[...]):  # U(+-1/sqrt(100)).
+        assert 0.095 < float(jnp.abs(drawn).max()) <= 0.1
+        assert abs(float(drawn.std()) - 0.1 / 3**0.5) < 0.01
+    assert 0.7e-6 < float(vit.cls_token[...].std()) < 1.3e-6
+    # Attention pooling is drawn as in fine-tuning: fused Xavier, torch's default behind.
+    xavier = (6 / (128 + 3 * 128)) ** 0.5
+    assert 0.97 * xavier < float(jnp.abs(vit.attention_pool.qkv.kernel[...]).max()) <= xavier
+    assert 0.97 / 128**0.5 < float(jnp.abs(vit.attention_pool.projection.kernel[...]).max()) <= 128**-0.5
+    np.testing.assert_array_equal(vit.attention_pool.projection.bias[...], 0)
+
+
+def test_contrastive_initialisation_needs_learnable_positions():
+    sizes = {"leads": 3, "length": 20, "patch": 10, "width": 8, "depth": 1, "heads": 2}
+    with pytest.raises(ValueError, match="set positions to 'learnable'"):
+        Vit(**sizes, init="contrastive", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="unknown init 'zeros'; choose from masked, contrastive"):
+        Vit(**sizes, init="zeros", rngs=nnx.Rngs(0))
+
+
+def test_heads_of_masked_pretraining_start_xavier_uniform():
+    head = MlpHead(
+        width_in=64, hidden=128, width=64, bias=False, norm_out=True, init="xavier", rngs=nnx.Rngs(0)
+    )
+    for layer in (head.fc1, head.fc2):
+        bound = (6 / (64 + 128)) ** 0.5
+        assert 0.97 * bound < float(jnp.abs(layer.kernel[...]).max()) <= bound
+        assert layer.bias is None
+    assert not head.norm2.affine

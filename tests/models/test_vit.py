@@ -9,7 +9,10 @@ from flax import nnx
 
 from ecgjax.models import ENCODERS
 from ecgjax.models.layers import drop_path, drop_path_rates
+from ecgjax.models.mae import VARIANTS as DECODERS
+from ecgjax.models.mae import MaeDecoder
 from ecgjax.models.vit import VARIANTS, Vit, patchify, unpatchify
+from ecgjax.objectives.encoders import with_variant
 
 TINY = {"leads": 3, "length": 40, "patch": 10, "width": 16, "depth": 2, "heads": 2}
 
@@ -134,18 +137,120 @@ def test_drop_path_acts_in_training_only_and_follows_its_key():
         model(x, train=True)
 
 
-def test_the_paper_encoder_has_its_published_size():
-    model = nnx.eval_shape(
-        lambda: Vit(
-            leads=12,
-            length=2500,
-            patch=100,
-            **VARIANTS["tiny"],
-            pooling="mean_of_normed",
-            rngs=nnx.Rngs(0),
+# Trainable parameters without SimSiam heads for 12 x 2500 and patches of 1 x 100, as published.
+ENCODER_COUNTS = {
+    "pluto": 1_606_144,
+    "tiny": 5_363_328,
+    "tiny2": 5_363_328,
+    "tiny_deep": 5_358_336,
+    "tiny_deep2": 5_358_336,
+    "small": 12_662_784,
+    "small2": 12_662_784,
+    "small_deep": 21_333_504,
+    "small_deep2": 21_333_504,
+    "medium": 24_684_160,
+    "medium2": 24_684_160,
+    "medium_deep": 47_925_504,
+    "medium_deep2": 47_925_504,
+    "large_patchx": 53_904_960,
+    "base": 85_134_336,
+    "large": 302_415_872,
+    "huge": 629_811_200,
+}
+DECODER_COUNTS = {
+    "pluto": 366_980,
+    "tiny": 1_704_548,
+    "tiny2": 459_108,
+    "tiny_deep": 1_655_396,
+    "tiny_deep2": 434_532,
+    "small": 1_737_316,
+    "small2": 475_492,
+    "small_deep": 1_704_548,
+    "small_deep2": 459_108,
+    "medium": 1_770_084,
+    "medium2": 491_876,
+    "medium_deep": 1_753_700,
+    "medium_deep2": 483_684,
+    "large_patchx": 1_827_428,
+    "base": 25_665_636,
+    "large": 25_796_708,
+    "huge": 25_927_780,
+}
+PAPER = {"leads": 12, "length": 2500, "patch": 100}
+
+
+def parameters(make):
+    """Trainable values of a module that is never drawn."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.split(nnx.eval_shape(make), nnx.Param, ...)[1]))
+
+
+def test_every_published_encoder_has_its_published_size():
+    sizes = {name: VARIANTS[name] for name in ENCODER_COUNTS}
+    counted = {}  # Several names share sizes; the largest takes seconds.
+    for name, size in sizes.items():
+        key = tuple(size.values())
+        if key not in counted:
+            counted[key] = parameters(
+                lambda size=size: Vit(**PAPER, **size, pooling="mean_of_normed", rngs=nnx.Rngs(0))
+            )
+        assert counted[key] == ENCODER_COUNTS[name], name
+    assert VARIANTS.keys() - ENCODER_COUNTS.keys() == {"mmcl_medium", "mmcl_big"}
+
+
+def test_every_published_decoder_has_its_published_size():
+    assert DECODERS.keys() == DECODER_COUNTS.keys()
+    for name, size in DECODERS.items():
+        width = VARIANTS[name]["width"]
+        count = parameters(
+            lambda size=size, width=width: MaeDecoder(**PAPER, encoder_width=width, **size, rngs=nnx.Rngs(0))
         )
-    )
-    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.split(model, nnx.Param, ...)[1])) == 5_363_328
+        assert count == DECODER_COUNTS[name], name
+
+
+def test_encoders_of_the_contrastive_repository_differ_by_name():
+    """Blocks of 12 d^2 + 13 d, patch kernel 100 d, patch bias, class token, norm of 2 d."""
+    for name, depth, width in (("mmcl_medium", 6, 640), ("mmcl_big", 8, 768)):
+        count = parameters(
+            lambda name=name: Vit(**PAPER, **VARIANTS[name], pooling="mean_of_normed", rngs=nnx.Rngs(0))
+        )
+        assert count == depth * (12 * width**2 + 13 * width) + 100 * width + 4 * width
+
+
+def test_the_variant_that_cannot_be_built_says_why():
+    with pytest.raises(
+        ValueError, match=r"encoder.variant: mmcl_pluto cannot be built: .*256 wide and 6 heads"
+    ):
+        with_variant({"name": "vit", "variant": "mmcl_pluto"}, "config.objective.encoder")
+    with pytest.raises(ValueError, match=r"encoder.variant: unknown 'nano'; choose from pluto, tiny"):
+        with_variant({"name": "vit", "variant": "nano"}, "config.objective.encoder")
+
+
+def test_a_patch_holds_channel_after_channel_as_in_a_convolution():
+    """Against a convolution of the patch's own stride, whose kernel is laid out (width, channel, lead, time)."""
+    model = make(channels=2, leads=4, patch_leads=2, patch=5)
+    x = jax.random.normal(jax.random.key(0), (2, 2, 4, 40))
+    kernel = model.patch_embed.kernel[...].T.reshape(16, 2, 2, 5)
+    want = jax.lax.conv_general_dilated(x, kernel, (2, 5), "VALID")  # [b d rows columns]
+    want = want.reshape(2, 16, 16).swapaxes(1, 2) + model.patch_embed.bias[...]
+    np.testing.assert_allclose(model.embed(x)[:, 1:] - model.position_table()[1:], want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "patch_leads"), [(1, 1), (1, 3), (2, 1), (3, 3)])
+def test_patches_go_back_to_where_they_came_from(channels, patch_leads):
+    x = jax.random.normal(jax.random.key(0), (2, channels, 6, 20))
+    patches = patchify(x, patch=5, patch_leads=patch_leads)
+    assert patches.shape == (2, 6 // patch_leads * 4, channels * patch_leads * 5)
+    back = unpatchify(patches, leads=6, patch_leads=patch_leads, channels=channels)
+    np.testing.assert_array_equal(back, x[:, 0] if channels == 1 else x)
+    if channels == 1:
+        np.testing.assert_array_equal(patches, patchify(x[:, 0], patch=5, patch_leads=patch_leads))
+
+
+def test_a_wrong_number_of_channels_is_refused():
+    with pytest.raises(ValueError, match="has 1 channels; the encoder was built for 2"):
+        make(channels=2)(ecg())
+    with pytest.raises(ValueError, match="has 2 channels; the encoder was built for 1"):
+        make()(jnp.zeros((1, 2, 3, 40)))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The smallest instance of every registered objective, and a batch for all of them."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ RESNET = {"name": "resnet", "block": "basic", "depths": (1, 1), "widths": (8, 16
 TOWERS = {"name": "cross_modal", "ecg": VIT, "hidden": 16, "projection": 8, "temperature": 0.2}
 # Compiling the published augmentations takes most of the time; they have tests of their own.
 TOWERS |= {"ecg_views": "weak", "cmr_views": "weak"}
+SIAMESE = {"views": "weak", "projection": 8}
 
 SECTIONS = {
     "masked": {
@@ -39,10 +41,80 @@ SECTIONS = {
         "scope": "masked",
         "views": "weak",
     },
+    "masked cosine": {
+        "name": "masked",
+        "encoder": VIT,
+        "decoder": {"width": 16, "depth": 1, "heads": 2},
+        "mask_ratio": 0.5,
+        "cosine_weight": 0.1,
+        "projector_hidden": 16,
+        "predictor_hidden": 8,
+        "views": "weak",
+    },
     "cross_modal group": {**TOWERS, "cmr": {**RESNET, "norm": "group"}},
     "cross_modal batch": {**TOWERS, "cmr": {**RESNET, "norm": "batch"}},
+    "cross_modal alike online": {
+        **TOWERS,
+        "cmr": {**RESNET, "norm": "group", "frames": ("ES", "ED")},
+        "contrast": "supervised_contrastive",
+        "similarity": "labels",
+        "threshold": 0.99,
+        "online": {"modality": "cmr", "label": "lbbb"},
+    },
+    "cross_modal frozen": {**TOWERS, "cmr": {"name": "unet", "widths": (8, 8)}, "freeze": ("cmr",)},
     "supervised ecg": {"name": "supervised", "modality": "ecg", "encoder": {**VIT, "pooling": "attention"}},
     "supervised cmr": {"name": "supervised", "modality": "cmr", "encoder": {**RESNET, "norm": "batch"}},
+    "simclr cmr": {"name": "simclr", "modality": "cmr", "encoder": {**RESNET, "norm": "batch"}, **SIAMESE},
+    "simclr halves": {
+        "name": "simclr",
+        "modality": "ecg",
+        "encoder": VIT,
+        "pairs": "halves",
+        "contrast": "info_nce",
+        **SIAMESE,
+    },
+    "byol ecg": {
+        "name": "byol",
+        "modality": "ecg",
+        "encoder": VIT,
+        "hidden": 16,
+        "momentum": 0.9,
+        "momentum_steps": 100,
+        **SIAMESE,
+    },
+    "barlow_twins ecg": {
+        "name": "barlow_twins",
+        "modality": "ecg",
+        "encoder": VIT,
+        "hidden": 16,
+        "off_diagonal": 0.1,
+        **SIAMESE,
+    },
+    "cross_modal_byol": {
+        **{k: v for k, v in TOWERS.items() if k != "temperature"},
+        "name": "cross_modal_byol",
+        "cmr": {**RESNET, "norm": "batch"},
+        "online": {"modality": "ecg", "label": "lbbb"},
+    },
+    "finetune classification": {
+        "name": "finetune",
+        "task": "classification",
+        "targets": ("lbbb",),
+        "encoder": {**VIT, "pooling": "attention", "positions": "learnable"},
+        "class_weights": (1.0, 2.0),
+        "smoothing": 0.1,
+        "lead_mask": 0.4,
+        "norm_twice": True,
+        "views": "weak",
+    },
+    "finetune regression probe": {
+        "name": "finetune",
+        "task": "regression",
+        "targets": ("lvef",),
+        "mode": "probe",
+        "encoder": VIT,
+        "views": "weak",
+    },
 }
 
 
@@ -50,7 +122,7 @@ SECTIONS = {
 def objective(name):
     fields = dict(SECTIONS[name])
     make = OBJECTIVES[fields.pop("name")]
-    if make is OBJECTIVES["supervised"]:
+    if "labels" in inspect.signature(make).parameters:
         fields["labels"] = LABELS
     return make(spec=SPEC, crop=40, **fields)
 
@@ -61,6 +133,8 @@ def initial(name):
     draw = np.random.default_rng(1)
 
     def fill(path, leaf):
+        if leaf.dtype == jnp.int32:
+            return jnp.zeros(leaf.shape, leaf.dtype)
         if path.endswith(("scale", "var")):
             return jnp.ones(leaf.shape)
         if path.endswith(("bias", "mean")):

@@ -1,8 +1,7 @@
-"""Weights by formula, torch names to our tree, and the tolerance of the golden arrays."""
+"""Weights by formula, and the tolerance of the golden arrays."""
 
 import fnmatch
 import json
-import re
 import zlib
 
 import jax
@@ -11,61 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-_RENAMES = (
-    (r"^encoder_imaging\.0\.", "image.conv1."),
-    (r"^encoder_imaging\.1\.", "image.norm1."),
-    (r"^encoder_imaging\.([4-7])\.", lambda m: f"image.stages.{int(m[1]) - 4}."),
-    (r"^projection_head_imaging\.", "image_head."),
-    (r"^projection_head_ecg\.", "ecg_head."),
-    (r"^encoder_ecg\.", "ecg."),
-    (r"layers\.0\.", "fc1."),
-    (r"layers\.2\.", "fc2."),
-    (r"^layer([1-4])\.", lambda m: f"stages.{int(m[1]) - 1}."),
-    (r"\bbn([1-3])\.", r"norm\1."),
-    (r"downsample\.0\.", "shortcut.conv."),
-    (r"downsample\.1\.", "shortcut.norm."),
-    (r"^decoder_(embed|blocks|norm|pred)\b", r"decoder.\1"),
-    (r"decoder\.pred\.", "decoder.predict."),
-    (r"^mask_token", "decoder.mask_token"),
-    (r"\battn\.", "attention."),
-    (r"\bproj\.(?=weight|bias)", "projection."),
-    (r"patch_embed\.projection\.", "patch_embed."),
-    (r"attention_pool\.in_proj_", "attention_pool.qkv."),
-    (r"out_proj\.", "projection."),
-    (r"\bfc_norm\.", "pool_norm."),
-    (r"\bpos_embed$", "positions"),
-    (r"running_", ""),
-)
-
-
-def path_of(name: str) -> tuple:
-    """Where the torch tensor `name` lives in our tree; indices are ints."""
-    ours = name
-    for pattern, replacement in _RENAMES:
-        ours = re.sub(pattern, replacement, ours)
-    parts = [int(part) if part.isdigit() else part for part in ours.split(".")]
-    if parts[-1] == "weight":
-        parts[-1] = "scale" if re.search(r"norm\d?$", str(parts[-2])) else "kernel"
-    return tuple(parts)
-
-
-def to_torch(name: str, array) -> np.ndarray:
-    """Our array in torch's layout."""
-    array = np.asarray(array)
-    if "patch_embed" in name and array.ndim == 2:
-        return array.T[:, None, None, :]
-    if array.ndim == 4:
-        return array.transpose(3, 2, 0, 1)
-    return array.T if array.ndim == 2 else array
-
-
-def from_torch(name: str, array) -> np.ndarray:
-    """Reverses `to_torch`."""
-    if "patch_embed" in name and array.ndim == 4:
-        return array[:, 0, 0].T
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
-    return array.T if array.ndim == 2 else array
+from ecgjax.train.torch_names import from_torch, path_of, to_torch
 
 
 def draw(name: str, shape: tuple, base: int) -> np.ndarray:
@@ -84,6 +29,19 @@ def draw(name: str, shape: tuple, base: int) -> np.ndarray:
     else:
         value = n / np.sqrt(np.prod(shape[1:]))
     return value.astype(np.float32)
+
+
+def positions(*, leads: int, columns: int, width: int) -> np.ndarray:
+    """The table that the golden models start from: as the library's, but with angles in float32."""
+    frequency = 1.0 / 10000 ** (np.arange(width // 4, dtype=np.float32) / np.float32(width / 4))
+
+    def encode(position):
+        angle = position.astype(np.float32)[:, None] * frequency
+        return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+
+    lead, column = np.divmod(np.arange(leads * columns), columns)
+    table = np.concatenate([encode(column), encode(lead)], axis=1)
+    return np.concatenate([np.zeros((1, width), np.float32), table])
 
 
 def get(tree, path):

@@ -202,3 +202,31 @@ def write_all(root, *, seeds=3):
         "retrieval": [{"name": "MMCL from MDM", "workdir": "seed0/mmcl"}],
         "draws": 300,
     }
+
+
+def write_localisation(workdir, *, softmax=False):
+    """Maps of one example whose patches span two leads."""
+    generator = np.random.default_rng(3)
+    attention = generator.random((1, 2, 6, 5))
+    arrays = {
+        "ecg_mv": ecg_like()[None],
+        "cmr": generator.random((1, 16, 16, 3)).astype(np.float32),
+        "attention/map": attention / attention.sum((2, 3), keepdims=True),
+        **{
+            f"{name}/map": generator.random((1, *shape)) / (np.prod(shape[-2:]) if softmax else 1)
+            for name, shape in (("ecg", (6, 10)), ("cmr", (4, 4)), ("pairwise", (10, 4, 4)))
+        },
+        "subject": np.array(["a" * 16]),
+        "record": np.array(["a" * 16]),
+    }
+    scalars = {"n": 96.0, "rate_hz": 100.0, "cmr/region": 0.4, "chance/region": 0.36}
+    for half in ("ecg", "cmr"):
+        scalars |= {f"{half}/entropy": 0.98, f"{half}/entropy_other": 0.99, f"{half}/shared_variance": 0.2}
+        name = f"{half}/partner_auc"
+        scalars |= {name: 0.61, f"{name}/low": 0.55, f"{name}/high": 0.66}
+    settings = {"temperature": 0.6, "softmax": softmax}
+    Results("localisation", (), scalars, arrays, settings).write(
+        workdir, step=400, checkpoint="c0ffee" * 6, objective="cross_modal"
+    )
+    spec = {"ecg": {"leads": list(LEADS)}, "cmr": {"frames": ["ES", "mid", "ED"]}}
+    (workdir / "input_spec.json").write_text(json.dumps(spec))

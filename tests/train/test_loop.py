@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 import os
@@ -14,14 +15,18 @@ from ecgjax.core import trees
 from ecgjax.core.interfaces import Aux
 from ecgjax.train import checkpoint, loop, optim, state, step
 from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
 STEPS = 10
-META = {"config": {}}
+BEST = {"metric": "val_score", "mode": "max", "keep": 3}
+META = {"config": {"checkpoint": {"best": BEST}}}
 
 
 class Mean:
     """The smallest objective: learns the mean of what it sees, from noisy views of it."""
+
+    frozen_paths = ()
 
     def init(self, key):
         return {"kernel": jax.random.normal(key, (2, 4))}, {"mean": jnp.zeros(())}
@@ -38,37 +43,66 @@ class Mean:
         return extra
 
 
+OBJECTIVE = Mean()
+
+
 def batches(values=range(64)):
     values = list(values)
     data = grain.MapDataset.source(values).shuffle(seed=1).repeat(None).batch(8)
     return iter(data.map(lambda x: {"ecg": np.asarray(x, np.float32)}).to_iter_dataset())
 
 
-def fit(workdir, *, steps=STEPS, stop_at=None, values=range(64), log_every=1, save_every=3, validate_every=4):
-    """Trains in `workdir`, resuming what is there; a SIGTERM arrives once `stop_at` batches were read."""
+@functools.cache
+def program():
+    """Mesh, optimiser, its rate, and both steps, compiled once."""
     mesh = meshes.make_mesh(devices=jax.devices()[:1])
     tx, schedule = optim.build(
         {"name": "adamw", "schedule": {"name": "warmup_cosine", "learning_rate": 0.1, "warmup_steps": 2}},
         steps=STEPS,
     )
-    objective = Mean()
-    train_step, eval_step = step.compile_steps(objective, tx, mesh)
+    return mesh, tx, schedule, *step.compile_steps(OBJECTIVE, tx, mesh)
+
+
+def fit(
+    workdir,
+    *,
+    steps=STEPS,
+    stop_at=None,
+    values=range(64),
+    log_every=1,
+    save_every=3,
+    validate_every=4,
+    best=None,
+    stopping=None,
+    scores=None,
+):
+    """Trains in `workdir`, resuming what is there; a SIGTERM arrives once `stop_at` batches were read.
+
+    `scores` are the values of the metric `val_score` from step 1 on.
+    """
+    mesh, tx, schedule, train_step, eval_step = program()
     iterator = batches(values)
-    checkpoints = Checkpoints(workdir)
-    restored = checkpoints.restore_latest(state.abstract_state(objective, tx, mesh), iterator)
-    now = restored.state if restored else state.create(objective, tx, mesh, jax.random.key(0))
+    checkpoints = Checkpoints(workdir, best=best)
+    restored = checkpoints.restore_latest(state.abstract_state(OBJECTIVE, tx, mesh), iterator)
+    now = restored.state if restored else state.create(OBJECTIVE, tx, mesh, jax.random.key(0))
+    if stopping is not None and restored:
+        stopping.resume(restored.meta["stop"])
 
     def interrupted_step(now, batch, key):
         if stop_at is not None and int(now.step) + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         return train_step(now, batch, key)
 
+    def scored(now):
+        return {"val_score": scores[int(now.step) - 1] if int(now.step) else 99.0}
+
+    validate = loop.mean_over(eval_step, lambda: [next(batches(values))], jax.random.key(2), mesh)
     writer = MetricWriter(workdir, start_step=int(now.step))
     try:
         return loop.fit(
             now,
             train_step=interrupted_step,
-            validate=loop.mean_over(eval_step, lambda: [next(batches(values))], jax.random.key(2), mesh),
+            validate=validate if scores is None else scored,
             iterator=iterator,
             key=jax.random.key(1),
             mesh=mesh,
@@ -78,6 +112,7 @@ def fit(workdir, *, steps=STEPS, stop_at=None, values=range(64), log_every=1, sa
             meta=META,
             learning_rate=schedule,
             name="test",
+            stopping=stopping,
         )
     finally:
         writer.close()
@@ -190,3 +225,55 @@ def test_validation_is_the_mean_over_batches():
     validate = loop.mean_over(eval_step, lambda: inputs, jax.random.key(0), mesh)
     nothing = state.TrainState(jnp.zeros((), jnp.int32), {}, {}, {})
     assert validate(nothing) == {"val_loss": 3.0}
+
+
+# The best three are steps 2, 5 and 8; 1 and 3 are among the best for a while, 4, 6, 7, 9 and 10 never.
+SCORES = (1.0, 8.0, 5.0, 0.5, 7.0, float("nan"), 2.0, 9.0, 3.0, 4.0)
+
+
+def test_the_best_by_validation_are_kept_beside_the_last(tmp_path):
+    fit(tmp_path, best=Best(**BEST), scores=SCORES, validate_every=1, save_every=100)
+    # Step 10 ends the run; before it steps 1, 2, 3, 5 and 8 entered the best, and 8 was saved last.
+    assert checkpoint.steps(tmp_path) == [0, 2, 5, 8, 10]
+    assert checkpoint.choose_step(tmp_path, "best") == 8
+    assert checkpoint.read_scores(tmp_path) == {
+        2: {"val_score": 8.0},
+        5: {"val_score": 7.0},
+        8: {"val_score": 9.0},
+        10: {"val_score": 4.0},
+    }
+
+
+def test_an_interrupted_run_keeps_the_same_best(tmp_path):
+    options = {"best": Best(**BEST), "scores": SCORES, "validate_every": 1, "save_every": 100}
+    fit(tmp_path, stop_at=6, **options)
+    fit(tmp_path, **options)
+    assert checkpoint.steps(tmp_path) == [0, 2, 5, 8, 10]
+
+
+def test_without_a_metric_only_the_rhythm_saves(whole):
+    assert checkpoint.read_scores(whole[0]).keys() == {10}  # Step 9 is saved, but not validated.
+    with pytest.raises(ValueError, match=r"holds no checkpoint with a finite val_score"):
+        checkpoint.choose_step(whole[0], "best")
+
+
+def stopping():
+    return Stopping(metric="val_score", mode="max", patience=2)
+
+
+# Best at step 2; steps 3 to 5 are worse, one more than the patience.
+WORSE = (1.0, 8.0, 5.0, 4.0, 7.0, 99.0, 99.0, 99.0, 99.0, 99.0)
+
+
+@pytest.mark.parametrize("stop_at", [None, 4, 5])
+def test_a_run_stops_early_at_the_same_step_however_often_it_was_interrupted(tmp_path, stop_at, capsys):
+    options = {"scores": WORSE, "validate_every": 1, "save_every": 100}
+    if stop_at is not None:
+        assert int(fit(tmp_path, stop_at=stop_at, stopping=stopping(), **options).step) == stop_at
+    watch = stopping()
+    ended = fit(tmp_path, stopping=watch, **options)
+    assert int(ended.step) == 5
+    assert watch.stopped
+    assert checkpoint.steps(tmp_path)[-1] == 5
+    said = "stopped early at step 5: val_score was worse than its best, 8, 3 times in a row"
+    assert said in capsys.readouterr().err

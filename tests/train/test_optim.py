@@ -1,34 +1,18 @@
-import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from tiny_objectives import objective
 
+from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
 from ecgjax.train import optim
+from ecgjax.train.groups import Group, label, layer_scales
 
 CONSTANT = {"name": "constant", "learning_rate": 0.1}
-
-
-def test_warmup_cosine_has_the_values_of_its_formula():
-    schedule = optim.warmup_cosine(learning_rate=2.0, steps=14, warmup_steps=4, end_rate=0.5)
-    got = [float(schedule(step)) for step in (0, 1, 3, 4, 9, 14, 20)]
-    # A quarter of the way up at step 0; the top at step 3 and 4; midway (2 + 0.5) / 2 at step 9; the end from 14 on.
-    assert got == pytest.approx([0.5, 1.0, 2.0, 2.0, 1.25, 0.5, 0.5])
-
-
-def test_a_third_of_the_cosine():
-    schedule = optim.warmup_cosine(learning_rate=1.0, steps=30, warmup_steps=0)
-    assert float(schedule(10)) == pytest.approx(0.5 * (1 + math.cos(math.pi / 3)))
-    assert float(schedule(0)) == 1.0
-
-
-@pytest.mark.parametrize("warmup", [10, 11, -1])
-def test_a_warm_up_as_long_as_the_run_is_refused(warmup):
-    with pytest.raises(ValueError, match=rf"warmup_steps is {warmup}, which must lie in \[0, 10\)"):
-        optim.warmup_cosine(learning_rate=1.0, steps=10, warmup_steps=warmup)
 
 
 def test_decay_falls_on_kernels_and_tokens_and_spares_biases_and_norms():
@@ -90,6 +74,151 @@ def test_a_misspelt_rate_is_named_with_its_path():
     schedule = {"name": "constant", "learning_rte": 0.1}
     with pytest.raises(ValueError, match=r"config\.optimizer\.schedule\.learning_rte.*'learning_rate'"):
         optim.build({"name": "adamw", "schedule": schedule}, steps=10)
+
+
+def test_no_decay_spares_what_it_names():
+    params = {"cls_token": jnp.ones((1, 4)), "kernel": jnp.ones((2, 4)), "bias": jnp.ones(4)}
+    section = {"name": "adamw", "weight_decay": 0.5, "no_decay": ("cls_token$",), "schedule": CONSTANT}
+    tx, _ = optim.build(section, steps=10)
+    updates, _ = tx.update(_zeros(params), tx.init(params), params)
+    assert {name for name, leaf in updates.items() if np.any(np.asarray(leaf))} == {"kernel"}
+
+
+def test_lars_brings_every_kernel_to_the_same_share_of_its_norm():
+    params = {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.ones(2)}  # The kernel's norm is 4.
+    section = {"name": "lars", "momentum": 0.5, "trust": 0.1, "schedule": CONSTANT}
+    tx, _ = optim.build(section, steps=10)
+    gradient = {"kernel": jnp.array([[3.0, 0.0], [0.0, 4.0]]), "bias": jnp.array([5.0, 0.0])}
+    updates, state = tx.update(gradient, tx.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * 0.1 * 4 / 5 * gradient["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(updates["bias"], -0.1 * gradient["bias"], rtol=1e-6)
+    updates, _ = tx.update(gradient, state, params)  # Momentum adds half of the step before.
+    np.testing.assert_allclose(updates["bias"], -0.1 * 1.5 * gradient["bias"], rtol=1e-6)
+
+
+PARAMS = {
+    "ecg": {"kernel": jnp.full((8, 16), 2.0), "bias": jnp.ones(16)},
+    "cmr": {"kernel": jnp.full((16, 8), 3.0)},
+    "classifier": {"kernel": jnp.ones((8, 8))},
+}
+
+
+def test_groups_have_rates_and_decay_of_their_own_and_frozen_comes_first():
+    section = {
+        "name": "sgd",
+        "momentum": 0.0,
+        "weight_decay": 0.5,
+        "schedule": CONSTANT,
+        "groups": {
+            "slow": {"paths": "^ecg/", "scale": 0.1},
+            "online": {"paths": "^classifier/", "learning_rate": 3.0, "weight_decay": 0.0},
+        },
+    }
+    tx, schedule = optim.build(section, steps=10, frozen=("^ecg/bias",))
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, PARAMS), tx.init(PARAMS), PARAMS)
+    # Rate x (gradient + decay x value).
+    np.testing.assert_allclose(updates["ecg"]["kernel"], -0.1 * 0.1 * (1 + 0.5 * 2), rtol=1e-6)
+    np.testing.assert_allclose(updates["cmr"]["kernel"], -0.1 * (1 + 0.5 * 3), rtol=1e-6)
+    np.testing.assert_allclose(updates["classifier"]["kernel"], -3.0, rtol=1e-6)
+    assert not np.any(np.asarray(updates["ecg"]["bias"]))
+    assert schedule(0) == 0.1
+
+
+def test_the_first_group_that_finds_a_path_takes_it():
+    groups = {"a": Group("kernel$", scale=1.0), "b": Group("^ecg/", scale=2.0)}
+    assert label(PARAMS, groups=groups) == {
+        "ecg": {"kernel": "a", "bias": "b"},
+        "cmr": {"kernel": "a"},
+        "classifier": {"kernel": "a"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            {"online": {"paths": "^clasifier/"}},
+            r"groups\.online\.paths is '\^clasifier/', which finds no parameter.*classifier/kernel, cmr/kernel",
+        ),
+        ({"a": {"paths": "^ecg/"}, "b": {"paths": "^ecg/bias"}}, r"groups\.b\.paths.* in no group before"),
+        ({"a": {"paths": "x", "scale": 1, "learning_rate": 2}}, "exclude each other"),
+        ({"a": {"path": "x"}}, r"config\.optimizer\.groups\.a\.path: no field of a\. Did you mean 'paths'"),
+        ({"a": {"scale": 2.0}}, r"config\.optimizer\.groups\.a\.paths: missing"),
+        ({"frozen": {"paths": "x"}}, "'frozen' is what the rest is called"),
+    ],
+)
+def test_a_group_that_makes_no_sense_is_refused(groups, message):
+    with pytest.raises(ValueError, match=message):
+        optim.build({"name": "sgd", "schedule": CONSTANT, "groups": groups}, steps=10)[0].init(PARAMS)
+
+
+def transformer(depth):
+    block = {"norm1": {"scale": jnp.ones(4)}, "kernel": jnp.ones((4, 4))}
+    first = {
+        "cls_token": jnp.ones((1, 4)),
+        "positions": jnp.ones((3, 4)),
+        "patch_embed": {"kernel": jnp.ones((2, 4))},
+    }
+    return first | {"blocks": {i: block for i in range(depth)}, "norm": {"scale": jnp.ones(4)}}
+
+
+@pytest.mark.parametrize(
+    ("decay", "want"),
+    [(0.75, [0.316406, 0.421875, 0.5625, 0.75, 1.0]), (0.5, [0.0625, 0.125, 0.25, 0.5, 1.0])],
+)
+def test_layer_scales_of_the_tiny_encoder(decay, want):
+    params = {"ecg": {"encoder": transformer(3)}, "head": {"kernel": jnp.ones((4, 2))}}
+    got = trees.flatten(layer_scales(params, decay))
+    for name, scale in got.items():
+        layer = int(name.split("/")[3]) + 1 if "blocks" in name else 4
+        layer = 0 if re.search("token|positions|patch_embed", name) else layer
+        assert scale == pytest.approx(want[layer], rel=1e-5), name
+    assert {round(scale, 6) for scale in got.values()} == set(want)
+
+
+def test_every_tower_counts_its_own_layers():
+    got = layer_scales({"a": transformer(1), "b": transformer(2)}, 0.5)
+    assert got["a"]["cls_token"] == 0.25
+    assert got["b"]["cls_token"] == 0.125
+    assert got["a"]["norm"]["scale"] == 1.0
+
+
+def test_layer_decay_scales_rate_and_decay_together():
+    params = transformer(2)
+    section = {"name": "adamw", "weight_decay": 0.5, "layer_decay": 0.5, "schedule": CONSTANT}
+    tx, _ = optim.build(section, steps=10)
+    updates, _ = tx.update(_zeros(params), tx.init(params), params)
+    for block, scale in ((0, 0.25), (1, 0.5)):
+        np.testing.assert_allclose(updates["blocks"][block]["kernel"], -0.1 * 0.5 * scale, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"layer_decay is 0\.5, but no parameter lies in blocks/"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
+def test_every_optimiser_takes_the_same_steps_on_one_device_and_on_eight(name):
+    groups = {"online": {"paths": "^classifier/", "learning_rate": 0.3}}
+    tx, _ = optim.build({"name": name, "weight_decay": 0.1, "schedule": CONSTANT, "groups": groups}, steps=10)
+    draw = np.random.default_rng(0)
+    params, gradient = (
+        jax.tree.map(lambda x: draw.normal(size=x.shape).astype(np.float32), PARAMS) for _ in range(2)
+    )
+
+    def three(params, gradient):
+        state = tx.init(params)
+        for _ in range(3):
+            updates, state = tx.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return params, state
+
+    results = []
+    for mesh in (meshes.make_mesh(devices=jax.devices()[:1]), meshes.make_mesh(data=2, fsdp=4)):
+        split = meshes.shardings(PARAMS, mesh)
+        out = meshes.shardings(jax.eval_shape(three, params, gradient), mesh)
+        step = jax.jit(three, in_shardings=(split, split), out_shardings=out)
+        results.append(jax.device_get(step(params, gradient)))
+    one, eight = map(trees.flatten, results)
+    for leaf in one:
+        np.testing.assert_allclose(eight[leaf], one[leaf], rtol=1e-5, atol=1e-6, err_msg=leaf)
 
 
 def _zeros(tree):

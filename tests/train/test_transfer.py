@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ecgjax.core import trees
+from ecgjax.models.posemb import resize_positions
 from ecgjax.train.transfer import transfer
 
 RULES = [(r"^ecg/encoder/", "ecg/encoder/")]
@@ -67,3 +68,25 @@ def test_two_sources_for_one_leaf_are_refused():
         ValueError, match=r"both map to ecg/encoder/bias; make config\.init_from\.rules unambiguous"
     ):
         transfer(TARGET, source, rules=[*RULES, (r"^old/", "ecg/")])
+
+
+def positions(columns, rows=12):
+    table = np.random.default_rng(columns).standard_normal((1, 1 + rows * columns, 8)).astype(np.float32)
+    return {"ecg": {"encoder": {"positions": table, "kernel": np.ones(2)}}}
+
+
+def test_positions_of_another_length_are_resized_in_time():
+    source = positions(4)
+    new, account = transfer(positions(2), source, rules=RULES, rows=12)
+    want = resize_positions(source["ecg"]["encoder"]["positions"][0], leads=12, columns=2)
+    np.testing.assert_array_equal(new["ecg"]["encoder"]["positions"][0], want)
+    assert account.resized == ("ecg/encoder/positions: 48 to 24 positions",)
+    assert "resized in time: ecg/encoder/positions: 48 to 24 positions" in str(account)
+
+
+@pytest.mark.parametrize("rows", [None, 5])
+def test_positions_of_unknown_or_other_rows_are_refused(rows):
+    with pytest.raises(
+        ValueError, match=f"holds 48 positions.*needs 24, and {rows} rows of leads divide not both"
+    ):
+        transfer(positions(2), positions(4), rules=RULES, rows=rows)

@@ -1,0 +1,106 @@
+"""Where the first weights of a run come from: checkpoints of other runs, mapped by path rules."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from ecgjax.core import config as configs
+from ecgjax.core import runtime, trees
+from ecgjax.core.files import write_text
+from ecgjax.core.interfaces import Tree
+from ecgjax.core.spec import InputSpec
+from ecgjax.jobs import setup
+from ecgjax.train import checkpoint
+from ecgjax.train.state import TrainState
+from ecgjax.train.transfer import Account, transfer
+
+FIELDS = ("workdir", "step", "rules")
+"""What a source says of itself; `config.init_from` holds `also`, further sources, beside them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A checkpoint to start from, and the rules by which its leaves find their places.
+
+    `rows` of tokens is what the leads make here: positions of a source may be resized in time.
+    """
+
+    trained: setup.Trained
+    workdir: str
+    rules: tuple[tuple[str, str], ...]
+    rows: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Run and step."""
+        return f"{self.workdir} step {self.trained.step}"
+
+
+def sections(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Path and section of every source of `config.init_from` that names a workdir, in order."""
+    configs.check_sections(config, (*FIELDS, "also"), "config.init_from")
+    found = [("config.init_from", {name: config[name] for name in FIELDS})]
+    for number, section in enumerate(config["also"]):
+        path = f"config.init_from.also[{number}]"
+        configs.check_sections(section, FIELDS, path)
+        found.append((path, section))
+    return [(path, section) for path, section in found if section["workdir"]]
+
+
+def open_sources(
+    config: Mapping[str, Any], spec: InputSpec, state: TrainState, mesh: Mesh
+) -> tuple[Source, ...]:
+    """The checkpoints to start from, tried on the shapes of `state`; none where the config names none."""
+    found, rows = [], setup.token_rows(config, spec)
+    for path, section in sections(config["init_from"]):
+        workdir = epath.Path(section["workdir"])
+        trained = setup.open_checkpoint(workdir, checkpoint.choose_step(workdir, section["step"]), mesh)
+        if "ecg" in trained.params and (lines := spec.differences(trained.spec, "ecg")):
+            raise ValueError(f"{path}.workdir {workdir} was trained on other ECG input: {'; '.join(lines)}.")
+        rules = tuple((pattern, replacement) for pattern, replacement in section["rules"])
+        found.append(Source(trained, section["workdir"], rules, rows))
+    _copy(state, found)
+    return tuple(found)
+
+
+def initialise(state: TrainState, sources: Sequence[Source], workdir: epath.Path) -> TrainState:
+    """Copies weights and statistics of other runs; the origin of every leaf is printed and kept."""
+    leaves, accounts = _copy(state, sources)
+
+    def place(tree: Tree) -> Tree:
+        return trees.map_named(lambda name, old: jax.device_put(leaves[name], old.sharding), tree)
+
+    origins = []
+    for source, account in zip(sources, accounts, strict=True):
+        runtime.say(f"initialised from {source.name}: {account}")
+        origins += [f"initialised from {source.name}: {account}", *account.copied]
+    if runtime.is_lead():
+        write_text(workdir / "init_from.txt", "\n".join(origins) + "\n")
+    return state._replace(params=place(state.params), extra=place(state.extra))
+
+
+def _copy(state: TrainState, sources: Sequence[Source]) -> tuple[dict[str, Any], list[Account]]:
+    """Parameters and statistics by path after every source was copied; two sources never write one leaf."""
+    leaves, accounts, writer = _flat(state.params, state.extra), [], {}
+    for source in sources:
+        given = _flat(source.trained.params, source.trained.extra)
+        leaves, account = transfer(leaves, given, rules=source.rules, rows=source.rows)
+        if twice := [name for name in account.copied if name in writer]:
+            raise ValueError(
+                f"{writer[twice[0]]} and {source.name} both write {twice[0]} (and {len(twice) - 1} more); make the "
+                f"rules of config.init_from and config.init_from.also disjoint."
+            )
+        writer |= dict.fromkeys(account.copied, source.name)
+        accounts.append(account)
+    return leaves, accounts
+
+
+def _flat(params: Tree, extra: Tree) -> dict[str, Any]:
+    """Both by path: batch statistics lie beside the parameters of their layer, and follow the same rules."""
+    flat = trees.flatten(params) | trees.flatten(extra)
+    assert len(flat) == len(jax.tree.leaves((params, extra))), "a parameter and a statistic share a path"
+    return flat

@@ -1,0 +1,60 @@
+"""A workdir belongs to one config and one data directory; resuming with others is refused."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from ecgjax.core import config as configs
+from ecgjax.core import runtime
+from ecgjax.core.files import read_json, write_json
+from ecgjax.data import manifest as manifests
+from ecgjax.train import checkpoint
+
+_HARMLESS = (
+    *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
+    "data.validation_batch",
+    "stop",  # When to end is for the watcher to say; the updates until then stay the same.
+)
+"""Sections that may change on resume: they do not change what is trained."""
+
+_OFF = tuple(f": absent -> {value}" for value in (None, [], {}))
+"""A field that an older workdir lacks and that is off says nothing new."""
+
+
+def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manifests.Manifest) -> None:
+    """Creates the workdir, or checks that it belongs to this config and data."""
+    saved = workdir / "config.json"
+    if not saved.exists() or not checkpoint.steps(workdir):  # Nothing saved, nothing to protect.
+        strangers = (
+            sorted(p.name for p in workdir.iterdir() if p.name != "compile_cache") if workdir.exists() else []
+        )
+        if strangers and not saved.exists():
+            raise ValueError(
+                f"{workdir} is not empty and holds no config.json ({', '.join(strangers[:5])}); it is not a workdir "
+                f"of ecgjax: choose another directory."
+            )
+        if runtime.is_lead():
+            write_json(workdir / "input_spec.json", manifest.input_spec.to_json())
+            write_json(workdir / "manifest.json", manifest.to_json())
+            write_json(workdir / "config.json", config)
+        return
+    # Workdirs from before these existed.
+    changed = configs.differences({"accumulate": 1, **read_json(saved)}, config)
+    changed = [line for line in changed if not line.endswith(_OFF)]
+    harmful = [line for line in changed if not line.startswith(tuple(f"config.{name}" for name in _HARMLESS))]
+    if harmful:
+        raise ValueError(
+            f"{workdir} belongs to another config:\n  "
+            + "\n  ".join(harmful)
+            + "\nResume with the config it was "
+            "started with, or choose another --workdir."
+        )
+    for line in changed:
+        runtime.say(f"resuming with {line}")
+    before = manifests.Manifest.from_json(read_json(workdir / "manifest.json")).fingerprint
+    if before != manifest.fingerprint:
+        raise ValueError(
+            f"{workdir} was trained on data of fingerprint {before[:12]}, {config['data']['directory']} has "
+            f"{manifest.fingerprint[:12]}; restore the data, or choose another --workdir."
+        )

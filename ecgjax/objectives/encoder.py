@@ -1,0 +1,90 @@
+"""Encoders alone, as published weights bring them: to evaluate, export and start from, not to train."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ecgjax.core.functional import Functional
+from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
+from ecgjax.core.spec import InputSpec
+from ecgjax.objectives.encoders import encoder_factory
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """An ECG encoder, a CMR encoder, or both, without heads and without a loss."""
+
+    spec: InputSpec
+    crop: int
+    ecg: Mapping[str, Any] | None = None
+    cmr: Mapping[str, Any] | None = None
+
+    def __post_init__(self):
+        if self.ecg is None and self.cmr is None:
+            raise ValueError("config.objective: neither ecg nor cmr names an encoder; give one.")
+        jax.eval_shape(self.init, jax.random.key(0))
+
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Nothing is trained."""
+        return ("",)
+
+    def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
+        """Draws every encoder as `<modality>/encoder`; batch statistics are `extra`."""
+        params, extra = {}, {}
+        for i, (m, tower) in enumerate(self._towers.items()):
+            params[m], extra[m] = tower.init(jax.random.fold_in(key, i))
+        return params, extra
+
+    def loss(
+        self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, ""], Aux]:
+        """There is none: says what to do instead."""
+        raise ValueError(
+            "objective encoder has no loss: converted weights can be evaluated, exported, or initialised from "
+            "(config.init_from.workdir of a run with another objective), not trained as they are."
+        )
+
+    def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
+        """Embedding, and tokens or map, of every modality that the batch holds."""
+        out = {}
+        for m, tower in self._towers.items():
+            if m in batch:
+                made, _ = tower.apply(params[m], extra[m], batch[m])
+                out |= {f"{m}/{name}": made[name] for name in ("embedding", "tokens", "map") if name in made}
+        return out
+
+    def after_update(self, params: Tree, extra: Tree) -> Tree:
+        """Nothing follows the parameters."""
+        del params
+        return extra
+
+    @functools.cached_property
+    def _towers(self) -> dict[str, Functional]:
+        sections = {"ecg": self.ecg, "cmr": self.cmr}
+        return {m: Functional(self._tower(m)) for m, section in sections.items() if section is not None}
+
+    def _tower(self, modality):
+        section = getattr(self, modality)
+        factory = encoder_factory(section, modality, self.spec, self.crop, f"config.objective.{modality}")
+
+        def make(rngs: nnx.Rngs) -> nnx.Module:
+            return Bare(encoder=factory(rngs))
+
+        return make
+
+
+class Bare(nnx.Module):
+    """A tower without head: the encoder at the path where every other objective has it."""
+
+    def __init__(self, *, encoder: nnx.Module):
+        self.encoder = encoder
+
+    def __call__(self, x: Float[Array, "b ..."]) -> dict[str, Float[Array, "..."]]:
+        """Encodes as in evaluation."""
+        return self.encoder(x, train=False)
