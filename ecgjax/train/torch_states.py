@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.formats.torch_pickle import Record
+from ecgjax.formats.torch_objects import Record
 from ecgjax.models import mae, resnet, vit
 from ecgjax.train.torch_names import leaf_of
 
@@ -121,9 +121,7 @@ def inspect_state(state: State, *, where: str) -> Found:
 def heads_of(sizes: EcgSizes | DecoderSizes, given: int | None, *, where: str) -> int:
     """Attention heads, which no shape tells: `given`, or those of the published model of this width and depth."""
     decoder = isinstance(sizes, DecoderSizes)
-    known = {
-        (v["width"], v["depth"]): v["heads"] for v in (mae.VARIANTS if decoder else vit.VARIANTS).values()
-    }
+    known = {(v["width"], v["depth"]): v["heads"] for v in _table(sizes).values()}
     heads = given or known.get((sizes.width, sizes.depth))
     flag = "--decoder_heads" if decoder else "--heads"
     if heads is None:
@@ -138,7 +136,6 @@ def heads_of(sizes: EcgSizes | DecoderSizes, given: int | None, *, where: str) -
 
 def nearest(sizes: EcgSizes | DecoderSizes) -> str:
     """The published variant that is closest in width, then depth, in words."""
-    table = mae.VARIANTS if isinstance(sizes, DecoderSizes) else vit.VARIANTS
 
     def distance(item):
         v = item[1]
