@@ -10,8 +10,9 @@ On the synthetic cohort, from runs of the demos of stages 1 and 2:
 `demo_phenotypes`  all seven phenotypes
 `demo_probe`       LVH from a frozen encoder: batch norm, linear map, LARS
 
-The others are the settings that the reference's scripts recorded for UK Biobank (table below): 500 Hz, 5 s, variant
-tiny, 400 epochs with 5 of warm-up, seeds 0, 101, 202, 303 and 404 (--config.seed). `NAME,scratch` starts from random
+The others, `cad`, `cad_2023_07`, `diabetes`, `diabetes_global_pool`, `af`, `wt`, `err`, `ecc`, `lv`, `lv_2023_08`,
+`linear_probe_ecc` and the newest release's `linear_probe` (LARS), are the settings that the reference's scripts
+recorded for UK Biobank (table below): 500 Hz, 5 s, variant tiny, 400 epochs with 5 of warm-up, seeds 0, 101, 202, 303 and 404 (--config.seed). `NAME,scratch` starts from random
 weights at base rate 3e-5, as the scripts do. They keep the released quirks `norm_twice` and `missing="counted"`;
 both are off by default. None of these recipes was measured here, for want of the data. Label columns are named as in
 the table; give yours by --config.objective.targets. Where the size of the balanced set is not on record, steps,
