@@ -82,7 +82,7 @@ def _objective(found: Found, sections, state: State, rows, args, wishes: Wishes,
         or "ecg" not in sections
         or sections["ecg"]["pooling"] not in ("cls", "mean_of_normed")
     ):
-        return {"name": "encoder", **sections}
+        return {"name": "encoder", **sections, **_readout(found, sections)}
     section: dict[str, Any] = {"width": decoder.width, "depth": decoder.depth}
     section["heads"] = heads_of(decoder, wishes.decoder_heads, where=where)
     if "decoder_pos_embed" in state:  # Within rounding of both tables, or `fit` refuses it.
@@ -95,6 +95,16 @@ def _objective(found: Found, sections, state: State, rows, args, wishes: Wishes,
         objective["projector_hidden"] = decoder.projector_hidden
         objective["predictor_hidden"] = decoder.predictor_hidden
     return objective
+
+
+def _readout(found: Found, sections) -> dict[str, Any]:
+    """The readout of a fine-tuned encoder, where tokens are pooled as it was trained on."""
+    own = found.ecg and (found.ecg.pooling or "cls")
+    if found.readout is None or "ecg" not in sections or sections["ecg"]["pooling"] != own:
+        return {}
+    # The reference applies the norm of pooled tokens a second time in front of its readout.
+    mode, twice = "probe" if found.readout.probe else "full", own != "cls"
+    return {"outputs": found.readout.outputs, "mode": mode, "norm_twice": twice}
 
 
 def _leads(ecg: EcgSizes, args: Mapping[str, Any], wishes: Wishes, where: str) -> tuple[str, ...]:
@@ -197,6 +207,8 @@ def describe(found: Found, *, where: str) -> str:
     if found.cmr:
         name = found.cmr.variant or f"residual network {found.cmr.depths}"
         parts.append(f"CMR encoder {name} of {found.cmr.channels} channels")
+    if found.readout:
+        parts.append(f"readout of {found.readout.outputs} outputs")
     if found.heads:
         parts.append(f"projection heads to {found.heads.projection}")
     return f"{where}: " + "; ".join(parts)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from flax import nnx
@@ -12,19 +12,29 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
+from ecgjax.models.classifier import Classifier
 from ecgjax.objectives.encoders import encoder_factory
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """An ECG encoder, a CMR encoder, or both, without heads and without a loss."""
+    """An ECG encoder, a CMR encoder, or both, without a loss.
+
+    `outputs` above 0 adds the readout of a fine-tuned ECG encoder, of which `logits` are what its file computes:
+    whatever its classes or units were.
+    """
 
     spec: InputSpec
     crop: int
     ecg: Mapping[str, Any] | None = None
     cmr: Mapping[str, Any] | None = None
+    outputs: int = 0
+    mode: Literal["full", "probe"] = "full"
+    norm_twice: bool = False
 
     def __post_init__(self):
+        if self.outputs and self.ecg is None:
+            raise ValueError("config.objective.outputs: a readout needs config.objective.ecg; set it to 0.")
         if self.ecg is None and self.cmr is None:
             raise ValueError("config.objective: neither ecg nor cmr names an encoder; give one.")
         jax.eval_shape(self.init, jax.random.key(0))
@@ -51,12 +61,13 @@ class Encoder:
         )
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
-        """Embedding, and tokens or map, of every modality that the batch holds."""
+        """Embedding, and tokens or map, of every modality that the batch holds; logits where there is a readout."""
         out = {}
         for m, tower in self._towers.items():
             if m in batch:
                 made, _ = tower.apply(params[m], extra[m], batch[m])
                 out |= {f"{m}/{name}": made[name] for name in ("embedding", "tokens", "map") if name in made}
+                out |= {"logits": made["logits"]} if "logits" in made else {}
         return out
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
@@ -74,7 +85,10 @@ class Encoder:
         factory = encoder_factory(section, modality, self.spec, self.crop, f"config.objective.{modality}")
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
-            return Bare(encoder=factory(rngs))
+            if modality == "cmr" or not self.outputs:
+                return Bare(encoder=factory(rngs))
+            readout = {"outputs": self.outputs, "mode": self.mode, "norm_twice": self.norm_twice}
+            return Classifier(encoder=factory(rngs), **readout, rngs=rngs)
 
         return make
 

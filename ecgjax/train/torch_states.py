@@ -69,6 +69,14 @@ class Heads:
 
 
 @dataclasses.dataclass(frozen=True)
+class Readout:
+    """The linear layer of a fine-tuned ECG encoder; behind a batch norm where it is that of linear probing."""
+
+    outputs: int
+    probe: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Found:
     """The models in a state dict; None where it has none of that kind."""
 
@@ -76,6 +84,7 @@ class Found:
     decoder: DecoderSizes | None
     cmr: CmrSizes | None
     heads: Heads | None
+    readout: Readout | None
 
 
 def state_of(tree: Any, *, where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -108,7 +117,8 @@ def inspect_state(state: State, *, where: str) -> Found:
             raise ValueError(f"{where}: two tensors belong to {leaf}; {name} is the second.")
         if leaf is not None:
             leaves[leaf] = value
-    found = Found(_ecg(leaves, where), _decoder(leaves, where), _cmr(leaves, where), _heads(leaves, where))
+    parts = (read(leaves, where) for read in (_ecg, _decoder, _cmr, _heads, _readout))
+    found = Found(*parts)
     if found.ecg is None and found.cmr is None:
         raise ValueError(
             f"{where} holds {len(state)} tensors ({_some(state)}), and among them no encoder of ours: an ECG "
@@ -242,6 +252,11 @@ def _heads(leaves: State, where: str) -> Heads | None:
         raise ValueError(f"{where}: projection heads of different sizes {sorted(shapes)}; ours share theirs.")
     projection, hidden = shapes.pop()
     return Heads(hidden=hidden, projection=projection)
+
+
+def _readout(leaves: State, where: str) -> Readout | None:
+    kernel = leaves.get("ecg/head/linear/kernel")
+    return None if kernel is None else Readout(len(kernel), "ecg/head/norm/mean" in leaves)
 
 
 def _depth(leaves: State, at: str) -> int:

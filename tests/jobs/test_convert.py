@@ -5,6 +5,7 @@ import json
 import struct
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import published
 import pyarrow.parquet
@@ -14,13 +15,14 @@ from test_workdirs import evaluation, parsed
 
 from configs import prepare
 from ecgjax.core import config as configs
+from ecgjax.core import mesh as meshes
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json
 from ecgjax.data.build import cmr_spec, ecg_spec
 from ecgjax.data.manifest import read_manifest
 from ecgjax.formats.recording import LEADS
 from ecgjax.formats.torch_file import read_safetensors, read_torch, write_safetensors, write_torch
-from ecgjax.jobs import convert, setup
+from ecgjax.jobs import convert, initial, setup
 from ecgjax.jobs import evaluate as evaluate_job
 from ecgjax.jobs import export as export_job
 from ecgjax.jobs import inspect as inspect_job
@@ -28,6 +30,7 @@ from ecgjax.jobs import train as train_job
 from ecgjax.jobs.conversion import Wishes
 from ecgjax.models.posemb import sincos_positions
 from ecgjax.train import checkpoint
+from ecgjax.train.state import TrainState
 
 ECG = published.transformer(16, 1)
 MASKED = {**ECG, **published.decoder(8, 1, encoder_width=16)}
@@ -74,9 +77,12 @@ def workdirs(spec, tiny_data, tmp_path_factory):
     """The layouts of published files as files and as workdirs on the tiny cohort; read only."""
     root = epath.Path(tmp_path_factory.mktemp("converted"))
     tuned = {**ECG, "fc_norm.weight": (16,), "fc_norm.bias": (16,), "head.weight": (2, 16), "head.bias": (2,)}
+    probe = {**published.norm("head.0", 16, affine=False), "head.1.weight": (3, 16), "head.1.bias": (3,)}
+    probe = {**{n: s for n, s in tuned.items() if not n.startswith(("head", "norm"))}, **probe}
     layouts = {
         "mdm": {"model": published.by_formula(MASKED), "epoch": 399},
         "cosine": {"model": published.by_formula({**MASKED, **published.negative_free(16)})},
+        "probe": {"model": published.by_formula(probe)},
         "mmcl": {"model": published.by_formula(ECG, moved_positions=True)},
         "image": {"state_dict": published.by_formula(IMAGE)},
         "both": {
@@ -100,6 +106,7 @@ def workdirs(spec, tiny_data, tmp_path_factory):
         ("image", "encoder", None),
         ("both", "cross_modal", "mean"),
         ("tuned", "encoder", "mean"),
+        ("probe", "encoder", "mean"),
     ],
 )
 def test_every_layout_becomes_an_objective(workdirs, name, objective, pooling):
@@ -118,7 +125,7 @@ def test_every_layout_becomes_an_objective(workdirs, name, objective, pooling):
 
 
 def test_the_account_names_every_tensor(workdirs):
-    for name in ("mdm", "cosine", "mmcl", "image", "both", "tuned"):
+    for name in ("mdm", "cosine", "mmcl", "image", "both", "tuned", "probe"):
         text = (workdirs / name / "convert.txt").read_text()
         tree = read_torch(workdirs / f"{name}.pth")
         for tensor in tree.get("model", tree.get("state_dict")):
@@ -130,7 +137,7 @@ def test_the_account_names_every_tensor(workdirs):
     assert "equal to our fixed table: decoder_pos_embed" in (workdirs / "mdm" / "convert.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["mdm", "cosine", "image", "tuned", "both"])
+@pytest.mark.parametrize("name", ["mdm", "cosine", "image", "tuned", "probe", "both"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_round_trip_keeps_every_bit(workdirs, tmp_path, name, suffix):
     convert.to_file(workdirs / name, tmp_path / f"back{suffix}")
@@ -139,7 +146,7 @@ def test_a_round_trip_keeps_every_bit(workdirs, tmp_path, name, suffix):
     if suffix == ".pth":
         (key, after), *rest = read_torch(tmp_path / "back.pth").items()
         assert not rest
-        assert key == ("model" if name in ("mdm", "cosine", "tuned") else "state_dict")
+        assert key == ("model" if name in ("mdm", "cosine", "tuned", "probe") else "state_dict")
     else:
         after = read_safetensors(tmp_path / "back.safetensors")
     text = (workdirs / name / "convert.txt").read_text()
@@ -183,6 +190,7 @@ def test_a_converted_workdir_is_evaluated_and_exported_as_our_own(workdirs, name
         "keys": None,
         "splits": ["test"],
         "data": None,
+        "plot": None,
         "compile_cache": None,
     }
     output = str(workdirs / name / "out")
@@ -192,6 +200,21 @@ def test_a_converted_workdir_is_evaluated_and_exported_as_our_own(workdirs, name
     assert np.shape(column) == (48, {"ecg": 16, "cmr": 8}[modality])
     assert np.isfinite(column).all()
     assert np.std(column, axis=0).min() > 0
+
+
+def test_the_readout_of_a_fine_tuned_file_comes_along(workdirs):
+    """Unless tokens are pooled otherwise than it was trained on."""
+    for name, outputs, mode in (("tuned", 2, "full"), ("probe", 3, "probe")):
+        trained = setup.open_checkpoint(workdirs / name, 0)
+        section = trained.meta["config"]["objective"]
+        assert (section["outputs"], section["mode"], section["norm_twice"]) == (outputs, mode, True)
+        out = jax.eval_shape(
+            trained.objective.predict, trained.params, trained.extra, {"ecg": np.ones((4, 12, 100))}
+        )
+        assert out["logits"].shape == (4, outputs)
+    run(workdirs / "tuned.pth", workdirs / "tuned_cls", pooling="cls")
+    assert "outputs" not in read_json(workdirs / "tuned_cls" / "config.json")["objective"]
+    assert "no place: head.weight (2, 16)" in (workdirs / "tuned_cls" / "convert.txt").read_text()
 
 
 def test_inspect_describes_a_converted_workdir(workdirs):
@@ -211,12 +234,12 @@ def test_training_starts_from_a_converted_workdir_and_never_in_one(workdirs, spe
         train_job.train(config, workdirs / "mmcl")
     plain = configs.plain(config)
     target = setup.make_objective(plain["objective"], spec=spec, crop=200, labels=())
-    source = setup.open_checkpoint(workdirs / "mmcl", 0)
-    shapes, _ = jax.eval_shape(target.init, jax.random.key(0))
-    params, account = train_job._transfer(shapes, source, plain, spec)
+    state = TrainState(jnp.zeros((), jnp.int32), *jax.eval_shape(target.init, jax.random.key(0)), ())
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
+    leaves, (account,) = initial._copy(state, initial.open_sources(plain, spec, state, mesh))
     assert account.resized == ("ecg/encoder/positions: 24 to 48 positions",)
     kernel = read_torch(workdirs / "mmcl.pth")["model"]["blocks.0.attn.qkv.weight"].T
-    np.testing.assert_array_equal(params["ecg"]["encoder"]["blocks"][0]["attention"]["qkv"]["kernel"], kernel)
+    np.testing.assert_array_equal(leaves["ecg/encoder/blocks/0/attention/qkv/kernel"], kernel)
 
 
 def test_the_objective_encoder_is_not_offered_to_training(make_masked_config, tmp_path):

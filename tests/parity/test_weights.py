@@ -14,7 +14,7 @@ from ecgjax.jobs import convert, setup
 from ecgjax.jobs.conversion import Wishes
 
 USES = {
-    "vit_small": ["sd_*", "x", "feat_*"],
+    "vit_small": ["sd_*", "x", "feat_*", "logits_avg", "logits_attn", "logits_cls"],
     "mmcl_small": [
         "eval/img_feat",
         "eval/z_img",
@@ -47,6 +47,7 @@ def test_an_encoder_of_a_file_gives_the_embedding_of_the_reference(goldens, shor
     out, objective = predict(file, batch, tmp_path, pooling=pooling, heads=heads)
     assert objective["ecg"]["pooling"] == POOLINGS[short]
     golden.check(f"feat_{short}", out["ecg/embedding"])
+    golden.check(f"logits_{short}", out["logits"])
 
 
 def test_a_full_contrastive_checkpoint_gives_both_embeddings_and_projections(goldens, tmp_path):
