@@ -3,7 +3,7 @@
     python -m ecgjax train --config=configs/cross_modal_byol.py:demo --config.data.directory=DATA \
         --config.init_from.workdir=MDM_RUN --workdir=RUN
 
-The reference's multimodal BYOL as it was meant (mmcl.md 5.6); it never ran, so its settings are those of its parts.
+The reference's multimodal BYOL as it was meant; it never ran, so its settings are those of its parts.
 Leave config.init_from.workdir empty to train from scratch.
 
 `demo`   100 Hz, 32 px synthetic cohort: minutes on one CPU core

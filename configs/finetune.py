@@ -12,14 +12,14 @@ On the synthetic cohort, from runs of the demos of stages 1 and 2:
 
 The others, `cad`, `cad_2023_07`, `diabetes`, `diabetes_global_pool`, `af`, `wt`, `err`, `ecc`, `lv`, `lv_2023_08`,
 `linear_probe_ecc` and the newest release's `linear_probe` (LARS), are the settings that the reference's scripts
-recorded for UK Biobank (table below): 500 Hz, 5 s, variant tiny, 400 epochs with 5 of warm-up, seeds 0, 101, 202, 303 and 404 (--config.seed). `NAME,scratch` starts from random
-weights at base rate 3e-5, as the scripts do. They keep the released quirks `norm_twice` and `missing="counted"`;
-both are off by default. None of these recipes was measured here, for want of the data. Label columns are named as in
-the table; give yours by --config.objective.targets. Where the size of the balanced set is not on record, steps,
-validate_every and save_every are yours to give: 400 epochs, one, and ten.
+recorded for UK Biobank (table below): 500 Hz, 5 s, variant tiny, 400 epochs with 5 of warm-up, seeds 0, 101, 202, 303
+and 404 (--config.seed). `NAME,scratch` starts from random weights at base rate 3e-5, as the scripts do. They keep the
+released quirks `norm_twice` and `missing="counted"`; both are off by default. None of these recipes was measured
+here, for want of the data. Label columns are named as in the table; give yours by --config.objective.targets. Where
+the size of the balanced set is not on record, steps, validate_every and save_every are yours to give: 400 epochs,
+one, and ten.
 
-The scripts select by AUROC and PCC over the validation split; here `val_auroc` and `val_pcc` are means over its
-batches, and evaluation gives those over the split.
+They select by AUROC and PCC over the whole validation split, which is one batch here (data.validation_batch).
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -112,6 +112,7 @@ def _published(targets, examples, batch, *, epochs, pooling, views="finetune") -
     for field, count in (("steps", epochs), ("validate_every", 1), ("save_every", 10)):
         config[field] = config_dict.placeholder(int) if epoch is None else count * epoch
     config.data.update({"batch_size": batch, "crop": 2500, "cache": False, "workers": 8})
+    config.data.validation_batch = 10**6  # The whole split: AUROC and PCC are no means over batches.
     encoder = {"name": "vit", "variant": "tiny", "patch": 100, "dtype": "bfloat16"}
     task = "regression" if isinstance(targets[0], int) else "classification"
     config.objective = ConfigDict(
@@ -150,7 +151,7 @@ def _demo() -> ConfigDict:
     config = common.training()
     config.steps = 400
     config.validate_every = config.save_every = 50
-    config.data.update({"batch_size": 64, "crop": 250})
+    config.data.update({"batch_size": 64, "crop": 250, "validation_batch": 10**6})
     config.objective = ConfigDict(
         {
             "name": "finetune",

@@ -2,7 +2,7 @@
 
     python -m ecgjax train --config=configs/unimodal.py:simclr_cmr --config.data.directory=DATA --workdir=RUN
 
-Sizes and rates of the reference's runs (mmcl.md 5.6), at 500 Hz and 210 px; Adam with L2 1e-4, temperature 0.1.
+Sizes and rates of the reference's runs, at 500 Hz and 210 px; Adam with L2 1e-4, temperature 0.1.
 
 `simclr_cmr`  ResNet-50 on whole slices, rate 1e-4, 500 epochs with 50 of warm-up: the published image weights
 `simclr_ecg`  the tiny ViT, each view its own 5 s of a 10 s record; the rate of 3e-3 that the paper quotes

@@ -43,7 +43,7 @@ def by_generation(
 ) -> Mapping[str, Callable[..., float]]:
     """Metrics of one column, by the name under which a release reports them.
 
-    `paper` is the code that made the published weights, `head` the newest one (mmcl.md 7.7). They differ in
+    `paper` is the code that made the published weights, `head` the newest one. They differ in
     `auprc`: of the positive class, or the mean over both. Scores of conditions are probabilities. Of several
     regression targets the releases report the mean (`regression.mean_over_targets`).
     """

@@ -19,7 +19,7 @@ _he_uniform = nnx.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "u
 class UNet(nnx.Module):
     """One 3x3 convolution and leaky ReLU a width; every one but the first halves the map. No norm.
 
-    The defaults are the encoder of the reference, whose own code cannot run it (mmcl.md 5.1). Kernels start He
+    The defaults are the encoder of the reference, whose own code cannot run it. Kernels start He
     uniform for the slope, biases uniform in +-1/sqrt(fan in). `reads` picks channels of the image by position;
     without it the image has `channels` of them.
     """

@@ -24,7 +24,7 @@ _INITS = {
 
 @dataclasses.dataclass(frozen=True)
 class OnlineClassifier:
-    """Two-class cross-entropy of one binary label on the embedding of one modality (mmcl.md 5.5).
+    """Two-class cross-entropy of one binary label on the embedding of one modality.
 
     `class_weights` weigh examples without and with the condition. The embedding must come from the input as it is,
     by running statistics: the reference lets its classifier move the statistics of the image encoder, ours

@@ -21,9 +21,9 @@ def adamw(
     no_decay: Sequence[str] = (),
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW with decoupled decay on everything of two or more dimensions (mmcl.md 4.7 counts tokens in).
+    """AdamW with decoupled decay on everything of two or more dimensions (tokens too, as in the released code).
 
-    `no_decay` are regexes of paths to spare as well: fine-tuning spares tokens and positions (mmcl.md 7.3).
+    `no_decay` are regexes of paths to spare as well: fine-tuning spares tokens and positions.
     """
     adam = optax.adamw(
         schedule,
@@ -70,7 +70,7 @@ def lars(
     trust: float = 0.001,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """LARS (arXiv:1708.03888) of the linear probe (mmcl.md 7.6).
+    """LARS (arXiv:1708.03888) of the linear probe.
 
     The decayed gradient of a parameter of two or more dimensions is brought to `trust` times the parameter's norm,
     then enters the momentum; biases and norms are neither decayed nor adapted. The rate acts after the momentum.

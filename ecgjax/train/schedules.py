@@ -42,8 +42,8 @@ def half_cosine(
 ) -> optax.Schedule:
     """The reference's schedule of masked modelling and fine-tuning: linear from 0, then half a cosine, per step.
 
-    Its clock is epochs with their fractions (`steps` / `steps_per_epoch` in all), and step 0 has rate 0
-    (mmcl.md 4.7).
+     Its clock is epochs with their fractions (`steps` / `steps_per_epoch` in all), and step 0 has rate 0
+    .
     """
     epochs = steps / steps_per_epoch
     _check_warmup(warmup_epochs, epochs, steps, steps_per_epoch)
@@ -66,7 +66,7 @@ def epoch_cosine(
     start_rate: float = 0.0,
     end_rate: float = 0.0,
 ) -> optax.Schedule:
-    """The reference's schedule of contrastive training: one rate an epoch (mmcl.md 5.5).
+    """The reference's schedule of contrastive training: one rate an epoch.
 
     Epoch 0 has `start_rate`; the warm-up divides by `warmup_epochs` - 1, so that the full rate is reached one epoch
     early and held for two. Beyond the last epoch the cosine would rise again.
@@ -109,7 +109,7 @@ def peak_rate(
     """`learning_rate` itself, or `base_rate` * `batch_size` / `divisor`; exactly one of both rates is given.
 
     `batch_size` is that of one update, over all devices and microbatches. The reference divides by 4, although its
-    help text says 256 (mmcl.md 4.7).
+    help text says 256.
     """
     if (learning_rate is None) == (base_rate is None):
         raise ValueError(

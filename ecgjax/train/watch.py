@@ -56,7 +56,7 @@ class Stopping:
     """Early stopping: ends a run once a validation metric has been worse than its best for too long.
 
     A validation within `max_delta` of the best so far resets the count, any other adds one; more than `patience` of
-    them end the run (mmcl.md 4.8). A value that is not finite counts as worse.
+    them end the run. A value that is not finite counts as worse.
     """
 
     def __init__(self, *, metric: str, mode: Mode, patience: int, max_delta: float = 0.0):
