@@ -88,7 +88,7 @@ def decay_mask(params: Tree, no_decay: Sequence[str] = ()) -> Tree:
 
 
 def layer_scales(params: Tree, decay: float) -> Tree:
-    """Layer-wise decay of the rate as in the released fine-tuning: `decay` to the number of layers above, as a tree of floats.
+    """Layer-wise decay of the rate, as in the released fine-tuning: `decay` to the number of layers above.
 
     In a tower of n transformer blocks (paths `.../blocks/<i>/...`) patch embedding, tokens and positions are
     layer 0, block i is layer i + 1, and everything else is layer n + 1, whose rate is the full one.
