@@ -62,7 +62,14 @@ def read_torch(path: epath.PathLike) -> Any:
         try:
             with zipfile.ZipFile(file) as archive:
                 return _read_archive(archive, size, str(path))
-        except (zipfile.BadZipFile, EOFError, struct.error, NotImplementedError, OverflowError) as error:
+        except (
+            zipfile.BadZipFile,
+            EOFError,
+            OSError,
+            struct.error,
+            NotImplementedError,
+            OverflowError,
+        ) as error:
             raise ValueError(f"{path}: the zip archive is cut short or damaged ({error}).") from None
 
 

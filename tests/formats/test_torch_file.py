@@ -262,6 +262,14 @@ def test_flipped_bytes_of_a_member_are_noticed(tmp_path):
     refused(tmp_path / "a.pth", "Bad CRC")
 
 
+def test_a_directory_that_points_before_the_file_is_refused(tmp_path):
+    content = bytearray(write_zip(tmp_path / "a.pth", state(tensor())).read_bytes())
+    place = content.index(b"PK\x05\x06") + 16
+    content[place : place + 4] = struct.pack("<I", struct.unpack_from("<I", content, place)[0] + 30)
+    (tmp_path / "a.pth").write_bytes(content)
+    refused(tmp_path / "a.pth", "cut short or damaged")
+
+
 def test_compressed_members_are_read_up_to_a_ratio(tmp_path):
     noise = np.random.default_rng(0).standard_normal(4000).astype("<f4")
     body = state(tensor(elements=4000, size=(4000,)))
