@@ -7,7 +7,8 @@ The reference's multimodal BYOL as it was meant; it never ran, so its settings a
 Leave config.init_from.workdir empty to train from scratch.
 
 `demo`   100 Hz, 32 px synthetic cohort: minutes on one CPU core
-`paper`  500 Hz, 210 px: ResNet-50 and the tiny ViT, heads 4096 and 256, momentum 0.99, the rest as configs/ecg_cmr.py
+`paper`  500 Hz, 210 px: ResNet-50 and the tiny ViT, heads 4096 and 256, momentum 0.99, whole slices, the rest as
+         configs/ecg_cmr.py:paper
 """
 
 from ml_collections import ConfigDict

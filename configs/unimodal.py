@@ -154,7 +154,7 @@ def _reference(
                 "window": 2500,
             }
         )
-    schedule = {"name": "warmup_cosine", "learning_rate": rate, "warmup_steps": warmup * epoch}
+    schedule = {"name": "epoch_cosine", "learning_rate": rate, "warmup_epochs": warmup}
     config.optimizer = ConfigDict({"name": "adam_l2", "weight_decay": 1e-4, "schedule": schedule})
     config.evaluators = ConfigDict({"linear_probe": common.probe(f"{modality}/embedding")})
     return config

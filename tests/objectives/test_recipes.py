@@ -46,7 +46,9 @@ def test_a_recipe_traces_one_step(module, recipe):
     objective = configs.build(
         OBJECTIVES, config["objective"], "config.objective", spec=inputs, crop=crop, labels=()
     )
-    tx, _ = optim.build(config["optimizer"], steps=config["steps"])
+    tx, _ = optim.build(
+        config["optimizer"], steps=config["steps"], batch_size=size, steps_per_epoch=28030 // size
+    )
     state = states.abstract_state(objective, tx, meshes.make_mesh(devices=jax.devices()[:1]))
     batch = {"subject": jax.ShapeDtypeStruct((size, 2), "uint32")}
     if "ecg" in config["data"]["modalities"]:
