@@ -74,6 +74,7 @@ class CrossModal:
     similarity: Literal["data", "labels"] = "data"
     threshold: float = 0.9
     positives: int = 6
+    positives_among: Literal["positives", "count"] = "positives"
     ecg_views: str = "default"
     cmr_views: str = "reference"
     view_rate: float = 1.0
@@ -201,8 +202,9 @@ class CrossModal:
             return supervised_contrastive(z_cmr, z_ecg, positives=alike, temperature=self.temperature)
         if self.contrast == "remove_false_negatives":
             return remove_false_negatives(z_cmr, z_ecg, similar=alike, temperature=self.temperature)
-        mask = draw_positives(key, alike, k=self.positives)
-        return k_positive(z_cmr, z_ecg, mask=mask, temperature=self.temperature)
+        mask = draw_positives(key, alike, k=self.positives, among=self.positives_among)
+        released = len(z_cmr) * (self.positives - 1) if self.positives_among == "count" else None
+        return k_positive(z_cmr, z_ecg, mask=mask, temperature=self.temperature, divisor=released)
 
     def _similarity(self, batch):
         if self.similarity == "labels":

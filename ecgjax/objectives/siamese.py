@@ -1,5 +1,6 @@
 """One modality against itself: two views of each example drawn together (SimCLR, CLOCS, Barlow Twins)."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from ecgjax.objectives.encoders import encoder_factory, head_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Siamese:
+class Siamese(abc.ABC):
     """Two views through one network; what is made of the two outputs is the method's.
 
     The first view is always augmented by the preset `views`, the second one with probability `view_rate`. The
@@ -57,15 +58,11 @@ class Siamese:
         params, stats = self._network.init(key)
         return {self.modality: params}, {self.modality: stats}
 
+    @abc.abstractmethod
     def loss(
         self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
     ) -> tuple[Float[Array, ""], Aux]:
-        """The method's loss on the projections; metrics: one view found by the other, and their spread."""
-        key_views, key_network = jax.random.split(key)
-        views = self._views(key_views, batch[self.modality])
-        outs, extra = self._online(params, extra, views, train=train, key=key_network)
-        value = self._compare(outs[0]["projection"], outs[1]["projection"], batch)
-        return value, Aux(self._metrics(outs), extra)
+        """The method's loss on two views; metrics: one view found by the other, and the projections' spread."""
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
         """Embedding, projection, and tokens or map; of several windows the mean embedding and projection."""
@@ -117,11 +114,9 @@ class Siamese:
         z0, z1 = (out["projection"] for out in outs)
         return {"top1": top_k_accuracy(z0, z1), "spread": spread(z0)}
 
-    def _compare(self, z0, z1, batch):
-        raise NotImplementedError(f"{type(self).__name__} compares no projections.")
-
+    @abc.abstractmethod
     def _module(self, encoder: nnx.Module, rngs: nnx.Rngs) -> nnx.Module:
-        raise NotImplementedError(f"{type(self).__name__} has no heads.")
+        """The encoder with the heads of the method."""
 
     @functools.cached_property
     def _network(self) -> Functional:
@@ -164,7 +159,26 @@ class Siamese:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SimClr(Siamese):
+class Compared(Siamese):
+    """What compares the two projections of one network."""
+
+    def loss(
+        self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, ""], Aux]:
+        """The method's loss on the projections; metrics: one view found by the other, and their spread."""
+        key_views, key_network = jax.random.split(key)
+        views = self._views(key_views, batch[self.modality])
+        outs, extra = self._online(params, extra, views, train=train, key=key_network)
+        value = self._compare(outs[0]["projection"], outs[1]["projection"], batch)
+        return value, Aux(self._metrics(outs), extra)
+
+    @abc.abstractmethod
+    def _compare(self, z0, z1, batch):
+        """The loss on both projections."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimClr(Compared):
     """Contrastive learning against the rest of the batch, by NT-Xent over all 2b views or by InfoNCE across them.
 
     `hidden` is the width between the head's two layers, by default that of the embedding. Recordings of one subject
@@ -195,7 +209,7 @@ class SimClr(Siamese):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BarlowTwins(Siamese):
+class BarlowTwins(Compared):
     """The correlation between the features of both views becomes the identity (arXiv 2103.03230).
 
     Sums are averaged over the batch; `divisor` divides them by a fixed number instead, as the released code does by the

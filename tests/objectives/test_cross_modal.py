@@ -93,6 +93,17 @@ def test_k_positive_draws_among_who_is_alike(projections, stored):
     assert len(values) == 4
 
 
+def test_k_positive_can_draw_and_divide_as_released(projections, stored):
+    inputs, _ = stored
+    released = make(contrast="k_positive", threshold=0.8, positives=2, positives_among="count")
+    run = jax.jit(functools.partial(released.loss, train=True))
+    values = [float(run(*drawn(), inputs, jax.random.key(i))[0]) for i in range(8)]
+    # Of each row the own pair and at most one column more, over b (k - 1) with the mean over rows on top.
+    own = matrix.k_positive(*projections, mask=jnp.eye(16, dtype=bool), temperature=0.2, divisor=16)
+    assert all(value >= float(own) for value in values)
+    assert len(set(values)) > 1
+
+
 def test_nt_xent_is_trained_and_validated(projections):
     want = contrastive.nt_xent(*projections, temperature=0.2)
     for train in (True, False):

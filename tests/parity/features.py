@@ -57,7 +57,9 @@ def _exists(test: str) -> bool:
     path = ROOT / "tests" / f"{path}.py"
     if not path.is_file():
         return False
-    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(path.read_text()).body)
+    return any(
+        isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(path.read_text()).body
+    )
 
 
 def between_marks(readme: str) -> str:
@@ -73,7 +75,8 @@ def main() -> None:
         return
     readme = ROOT / "README.md"
     text = readme.read_text()
-    readme.write_text(text.replace(between_marks(text), table))
+    before, rest = text.split(MARKS[0])
+    readme.write_text(f"{before}{MARKS[0]}{table}{MARKS[1]}{rest.split(MARKS[1])[1]}")
 
 
 if __name__ == "__main__":
