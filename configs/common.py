@@ -20,6 +20,7 @@ def training() -> ConfigDict:
             "modalities": ("ecg",),
             "pairing": "true",  # "permuted" gives every ECG the CMR of another subject: a control.
             "similarity": config_dict.placeholder(str),  # A .npy [n n]: how alike the training examples are.
+            "max_labels": config_dict.placeholder(int),  # Train on so many labelled examples; None for all.
             "cache": True,  # Decode the split into memory once: for sets that fit.
             "workers": 0,
         }

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
+from ecgjax.data.few_labels import labelled_positions
 from ecgjax.data.manifest import Manifest, read_manifest
 from ecgjax.data.shards import ShardSource, read_split
 from ecgjax.data.similarity import SimilarityRows
@@ -32,6 +33,7 @@ def train_batches(
     modalities: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
     similarity: str | None = None,
+    max_labels: int | None = None,
     shard_index: int = 0,
     shard_count: int = 1,
     cache: bool = False,
@@ -61,16 +63,25 @@ def train_batches(
     `similarity` is the path of a .npy [n n] that says how alike the n examples of the split are, in their order; a
     batch then holds `similarity [b n]`, the row of each example. Whole rows, so that columns can be picked by
     `index` wherever the batch is put together or cut; store float16 where n is large.
+
+    `max_labels` leaves only so many labelled examples, of whole subjects: those that a linear probe of as many labels
+    is fitted on. Finding them reads the split once.
     """
     data = _open(directory, split, crop, modalities, targets, batch_size, shard_index, shard_count)
     _check_workers(workers, threads, prefetch, cache)
     if not 0 <= seed < 2**32:
         raise ValueError(f"config.seed: {seed} is outside 0 to 2**32 - 1.")
-    if batch_size > data.examples:
+    chosen = (
+        None
+        if max_labels is None
+        else labelled_positions(directory, data.manifest, split, data.columns, max_labels)
+    )
+    examples = data.examples if chosen is None else len(chosen)
+    if batch_size > examples:
         raise ValueError(
-            f"config.data.batch_size: a batch of {batch_size} is more than the {data.examples} examples of "
+            f"config.data.batch_size: a batch of {batch_size} is more than the {examples} examples of "
             f"split {split!r}, so no batch could be filled; "
-            f"choose {data.examples} or fewer, or prepare more data."
+            f"choose {examples} or fewer, or prepare more data."
         )
     if pairing not in ("true", "permuted"):
         raise ValueError(f"config.data.pairing: unknown {pairing!r}; choose 'true' or 'permuted'.")
@@ -83,12 +94,12 @@ def train_batches(
     partners = _Partners(data.examples, seed) if pairing == "permuted" else None
     matrix = None if similarity is None else SimilarityRows(similarity, data.examples)
     batches = (
-        grain.MapDataset.range(data.examples)
+        grain.MapDataset.range(examples)
         .seed(seed)
         .shuffle()
         .batch(batch_size, drop_remainder=True, batch_fn=_as_positions)
         .repeat(None)
-        .map_with_index(_TrainBatch(data, rows, seed, reference_crop, partners, matrix))
+        .map_with_index(_TrainBatch(data, rows, seed, reference_crop, partners, matrix, chosen))
     )
     return _iterate(batches, workers, threads, prefetch)
 
@@ -228,8 +239,11 @@ class _TrainBatch:
     reference_crop: bool
     partners: _Partners | None
     matrix: SimilarityRows | None
+    chosen: np.ndarray | None
 
     def __call__(self, step: int, positions: np.ndarray) -> Batch:
+        if self.chosen is not None:
+            positions = self.chosen[positions]
         # Drawn for the global batch, so that a row's crop does not depend on how many processes share it.
         offsets = self.data.length - self.data.crop + (0 if self.reference_crop else 1)
         generator = np.random.default_rng((self.seed, _CROP_STREAM, step))

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
+from ecgjax.data.few_labels import draw_labelled
 from ecgjax.evaluators import probes
 from ecgjax.evaluators.base import Examples, Predict, Results, Row, Splits
 from ecgjax.evaluators.embed import embed
@@ -79,19 +80,11 @@ class LinearProbe:
         return Results(self.name, rows, scalars, arrays, dataclasses.asdict(self))
 
     def _labelled(self, train: Examples) -> np.ndarray:
-        """Positions of the train examples whose labels may be used: whole subjects, in random order, until full."""
-        known = np.flatnonzero(~np.isnan(train.label).all(axis=1))
-        limit = int(np.ceil(self.label_fraction * len(known)))
+        """Positions of the train examples whose labels may be used."""
+        known = np.count_nonzero(~np.isnan(train.label).all(axis=1))
+        limit = int(np.ceil(self.label_fraction * known))
         limit = limit if self.max_labels is None else min(limit, self.max_labels)
-        if limit >= len(known):
-            return known
-        names, first, index = np.unique(train.subject[known], return_index=True, return_inverse=True)
-        # Numbered by first appearance: names are keyed hashes, and another key must not mean other labels.
-        rank = np.empty(len(names), np.int64)
-        rank[np.argsort(first)] = np.random.default_rng(self.seed).permutation(len(names))
-        size = np.bincount(rank[index], minlength=len(names))  # Examples of each subject, in the drawn order.
-        subjects = max(1, np.searchsorted(np.cumsum(size), limit, side="right"))
-        return known[rank[index] < subjects]
+        return draw_labelled(train.subject, train.label, limit=limit, seed=self.seed)
 
     def _inputs(self, predict: Predict, splits: Splits, labelled: np.ndarray):
         """Yields each input's name with its features [n d] by split; of train, those of labelled examples."""

@@ -47,6 +47,7 @@ DATA_FIELDS = (
     "modalities",
     "pairing",
     "similarity",
+    "max_labels",
     "cache",
     "workers",
 )

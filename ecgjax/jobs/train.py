@@ -89,7 +89,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         steps=config["steps"],
         frozen=objective.frozen_paths,
         batch_size=batch_size,
-        steps_per_epoch=max(manifest.split("train").examples // batch_size, 1),
+        steps_per_epoch=max(_examples(config, manifest) // batch_size, 1),
     )
     step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
     rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}
@@ -133,7 +133,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
             state = initial.initialise(state, sources, workdir)
     runtime.say(
         f"{workdir}: {config['objective']['name']}, {trees.count(state.params):,} parameters, "
-        f"{manifest.split('train').examples} training examples, {runtime.devices()}."
+        f"{_examples(config, manifest)} training examples, {runtime.devices()}."
     )
     key = rng.stream(config["seed"], "step")
     meta = {
@@ -221,6 +221,12 @@ def _check_step(
         examples = manifest.split("train").examples
         batch["similarity"] = jax.ShapeDtypeStruct((size, examples), "float32")
     train_step.eval_shape(state, batch, key)
+
+
+def _examples(config: Mapping[str, Any], manifest: manifests.Manifest) -> int:
+    """Of one epoch; of so many labels, which end with a whole subject, a few may stay unused."""
+    examples, limit = manifest.split("train").examples, config["data"]["max_labels"]
+    return examples if limit is None else min(examples, limit)
 
 
 def _train_iterator(config: Mapping[str, Any]):

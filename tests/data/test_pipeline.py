@@ -6,6 +6,8 @@ import pytest
 from tiny_cohort import SETTINGS, TinyCohort
 
 from ecgjax.data.build import build
+from ecgjax.data.few_labels import draw_labelled
+from ecgjax.data.identifiers import as_hex
 from ecgjax.data.manifest import read_manifest
 from ecgjax.data.pipeline import crop_starts, evaluation_batches, state_at, steps_per_epoch, train_batches
 from ecgjax.data.schema import dequantise
@@ -46,6 +48,28 @@ def test_an_epoch_has_every_example_once_and_the_next_another_order(prepared):
         assert sorted(epoch) == list(range(TRAIN))
     assert not np.array_equal(epochs[0], epochs[1])
     assert not np.array_equal(epochs[0], np.arange(TRAIN))
+
+
+def test_few_labels_are_whole_subjects_and_those_of_a_probe(prepared):
+    stored = read_split(prepared, read_manifest(prepared), "train", names=("subject", "label"))
+    iterator = train_batches(prepared, batch_size=4, seed=5, crop=100, max_labels=9)
+    seen = {int(i) for batch in take(iterator, 20) for i in batch["index"]}
+    assert 4 <= len(seen) <= 9
+    subjects = {stored["subject"][i].tobytes() for i in seen}
+    labelled = ~np.isnan(stored["label"]).all(axis=1)
+    assert seen == {i for i in range(TRAIN) if stored["subject"][i].tobytes() in subjects and labelled[i]}
+    want = draw_labelled(as_hex(stored["subject"]), stored["label"], limit=9)
+    assert seen == set(want.tolist())
+    assert_equal(
+        take(train_batches(prepared, batch_size=4, seed=5, crop=100, max_labels=TRAIN), 3),
+        take(train_batches(prepared, batch_size=4, seed=5, crop=100), 3),
+    )
+
+
+def test_few_labels_that_cannot_be_are_refused(prepared):
+    for limit, words in ((0, "at least 1"), (3, "no batch could be filled")):
+        with pytest.raises(ValueError, match=words):
+            train_batches(prepared, batch_size=4, seed=0, crop=100, max_labels=limit)
 
 
 def test_no_batch_has_an_example_twice_and_the_remainder_changes(prepared):
