@@ -1,6 +1,7 @@
 """Where the first weights of a run come from: checkpoints of other runs, mapped by path rules."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,9 +68,28 @@ def open_sources(
     return tuple(found)
 
 
-def initialise(state: TrainState, sources: Sequence[Source], workdir: epath.Path) -> TrainState:
-    """Copies weights and statistics of other runs; the origin of every leaf is printed and kept."""
+def initialise(
+    state: TrainState, sources: Sequence[Source], workdir: epath.Path, *, frozen: Sequence[str] = ()
+) -> TrainState:
+    """Copies weights and statistics of other runs; the origin of every leaf is printed and kept.
+
+    `frozen` are regexes of paths that training leaves alone: what no source wrote of them is said aloud.
+    """
     leaves, accounts = _copy(state, sources)
+    copied = {name for account in accounts for name in account.copied}
+    if left := sorted(
+        {
+            "/".join(name.split("/")[:2])
+            for name in trees.flatten(state.params)
+            if name not in copied and any(re.search(pattern, name) for pattern in frozen)
+        }
+    ):
+        runtime.say(
+            f"frozen with random weights, since no source of config.init_from wrote them: {', '.join(left)}; that is "
+            f"a baseline, not a start."
+        )
+    if not sources:
+        return state
 
     def place(tree: Tree) -> Tree:
         return trees.map_named(lambda name, old: jax.device_put(leaves[name], old.sharding), tree)

@@ -129,8 +129,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"))
         if not fresh:  # Every checkpoint was damaged.
             sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
-        if sources:
-            state = initial.initialise(state, sources, workdir)
+        state = initial.initialise(state, sources, workdir, frozen=objective.frozen_paths)
     runtime.say(
         f"{workdir}: {config['objective']['name']}, {trees.count(state.params):,} parameters, "
         f"{_examples(config, manifest)} training examples, {runtime.devices()}."

@@ -63,6 +63,18 @@ def test_two_runs_give_what_their_rules_say_and_statistics_go_with_their_layer(s
     assert "initialised from /simclr step 7" in capsys.readouterr().err
 
 
+def test_what_is_frozen_and_came_from_nowhere_is_said_aloud(state, tmp_path, capsys):
+    frozen = ("^ecg/", "^cmr/")
+    started = initial.initialise(state, [], epath.Path(tmp_path), frozen=frozen)
+    assert "wrote them: cmr/norm, ecg/kernel;" in capsys.readouterr().err
+    assert started is state
+    assert not list(tmp_path.iterdir())
+    initial.initialise(state, [source("/mdm", 1.0, ("^ecg/", "ecg/"))], epath.Path(tmp_path), frozen=frozen)
+    assert "wrote them: cmr/norm;" in capsys.readouterr().err
+    initial.initialise(state, [source("/mdm", 1.0, ("", ""))], epath.Path(tmp_path), frozen=frozen)
+    assert "frozen" not in capsys.readouterr().err
+
+
 def test_two_runs_that_write_one_leaf_are_refused(state, tmp_path):
     sources = [source("/one", 1.0, ("^ecg/", "ecg/")), source("/two", 2.0, ("^(ecg|cmr)/", r"\1/"))]
     with pytest.raises(
