@@ -9,11 +9,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ecgjax.augment.image import roi
 from ecgjax.augment.views import view_ecg, view_image
-from ecgjax.core import config as configs
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
@@ -28,8 +27,8 @@ from ecgjax.losses.matrix import (
 from ecgjax.models.heads import ProjectionHead
 from ecgjax.models.towers import Tower
 from ecgjax.objectives.encoders import encoder_factory, head_dtype
-from ecgjax.objectives.online_classifier import OnlineClassifier
-from ecgjax.objectives.similarity import label_similarity, stored_similarity
+from ecgjax.objectives.online_classifier import OnlineClassifier, online_classifier
+from ecgjax.objectives.similarity import label_similarity, same_subject, stored_similarity
 
 _MODALITIES = ("ecg", "cmr")
 _BY_SIMILARITY = ("supervised_contrastive", "remove_false_negatives", "k_positive")
@@ -190,7 +189,7 @@ class CrossModal:
         return out, moved
 
     def _contrast(self, z_cmr, z_ecg, batch, key, *, train):
-        same = _same_subject(batch)
+        same = same_subject(batch)
         if self.contrast == "nt_xent":
             return nt_xent(z_cmr, z_ecg, temperature=self.temperature, same_subject=same)
         if self.contrast == "info_nce" or not train:
@@ -218,9 +217,7 @@ class CrossModal:
 
     @functools.cached_property
     def _classifier(self) -> OnlineClassifier | None:
-        if self.online is None:
-            return None
-        return configs.call(OnlineClassifier, self.online, "config.objective.online", labels=self.labels)
+        return online_classifier(self.online, self.labels)
 
     @functools.cached_property
     def _towers(self) -> dict[str, Functional]:
@@ -237,9 +234,3 @@ class CrossModal:
             return Tower(encoder=body, head=head)
 
         return make
-
-
-def _same_subject(batch: Batch) -> Bool[Array, "b b"]:
-    """Which rows are recordings of one subject; each of itself."""
-    subject = batch["subject"]
-    return jnp.all(subject[:, None] == subject[None], axis=-1)

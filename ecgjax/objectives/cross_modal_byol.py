@@ -11,7 +11,6 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ecgjax.augment.views import view_ecg, view_image
-from ecgjax.core import config as configs
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
@@ -20,7 +19,7 @@ from ecgjax.losses.noncontrastive import simsiam, spread
 from ecgjax.objectives.byol import byol_arm, target_arm
 from ecgjax.objectives.encoders import encoder_factory, head_dtype
 from ecgjax.objectives.momentum import apply_target, check_momentum, draw_target, follow
-from ecgjax.objectives.online_classifier import OnlineClassifier
+from ecgjax.objectives.online_classifier import OnlineClassifier, online_classifier
 
 _MODALITIES = ("ecg", "cmr")
 
@@ -127,9 +126,7 @@ class CrossModalByol:
 
     @functools.cached_property
     def _classifier(self) -> OnlineClassifier | None:
-        if self.online is None:
-            return None
-        return configs.call(OnlineClassifier, self.online, "config.objective.online", labels=self.labels)
+        return online_classifier(self.online, self.labels)
 
     @functools.cached_property
     def _online(self) -> dict[str, Functional]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ecgjax.core import config as configs
 from ecgjax.core.interfaces import Tree
 from ecgjax.core.precision import wide
 
@@ -20,6 +21,15 @@ _INITS = {
     "xavier": nnx.initializers.variance_scaling(_GAIN**2, "fan_avg", "normal"),
     "orthogonal": nnx.initializers.orthogonal(_GAIN),
 }
+
+
+def online_classifier(
+    section: Mapping[str, Any] | None, labels: Sequence[Mapping[str, Any]]
+) -> "OnlineClassifier | None":
+    """Builds the classifier that a config's `online` section describes; None where it is unset."""
+    if section is None:
+        return None
+    return configs.call(OnlineClassifier, section, "config.objective.online", labels=labels)
 
 
 @dataclasses.dataclass(frozen=True)

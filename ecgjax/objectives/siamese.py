@@ -20,6 +20,7 @@ from ecgjax.losses.noncontrastive import barlow_twins, spread
 from ecgjax.models.heads import MlpHead, ProjectionHead
 from ecgjax.models.towers import Arm, Tower
 from ecgjax.objectives.encoders import encoder_factory, head_dtype
+from ecgjax.objectives.similarity import same_subject
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,9 +204,7 @@ class SimClr(Compared):
 
     def _compare(self, z0, z1, batch):
         contrast = nt_xent if self.contrast == "nt_xent" else info_nce
-        subject = batch["subject"]
-        same = jnp.all(subject[:, None] == subject[None], axis=-1)
-        return contrast(z0, z1, temperature=self.temperature, same_subject=same)
+        return contrast(z0, z1, temperature=self.temperature, same_subject=same_subject(batch))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

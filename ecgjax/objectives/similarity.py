@@ -5,11 +5,17 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ecgjax.core.interfaces import Batch
 from ecgjax.core.precision import wide
 from ecgjax.losses.contrastive import similarity
+
+
+def same_subject(batch: Batch) -> Bool[Array, "b b"]:
+    """Which rows are recordings of one subject; each of itself."""
+    subject = batch["subject"]
+    return jnp.all(subject[:, None] == subject[None], axis=-1)
 
 
 def stored_similarity(batch: Batch) -> Float[Array, "b b"]:

@@ -141,9 +141,7 @@ def cmr_map_figure(
     figure.colorbar(scale.mappable, cax=inside, orientation="horizontal")
     inside.set_title(scale.label, fontsize=7, loc="left", color=INK)
     inside.tick_params(labelsize=7, length=2)
-    _small_ticks(figure)
-    if title:
-        figure.suptitle(title, fontsize=9, color=INK, x=0.02, ha="left")
+    _finish(figure, title)
     return figure
 
 
@@ -172,9 +170,7 @@ def pairwise_figure(
         below[-1].set_title(f"{at:.2f} s", fontsize=8, color=INK)
     bar = figure.colorbar(scale.mappable, ax=below, fraction=0.03, pad=0.02)
     bar.set_label(scale.label.replace(": ", ":\n"), fontsize=7)
-    _small_ticks(figure)
-    if title:
-        figure.suptitle(title, fontsize=9, color=INK, x=0.02, ha="left")
+    _finish(figure, title)
     return figure
 
 
@@ -265,6 +261,12 @@ def _colour_bar(figure: Figure, axes: Axes, scale: Scale) -> None:
     bar = figure.colorbar(scale.mappable, cax=axes, orientation="horizontal", alpha=STRIP_ALPHA)
     bar.ax.tick_params(labelsize=6, length=2, pad=1)
     bar.ax.set_title(scale.label, fontsize=7, loc="left", pad=2, color=INK)
+
+
+def _finish(figure: Figure, title: str) -> None:
+    _small_ticks(figure)
+    if title:
+        figure.suptitle(title, fontsize=9, color=INK, x=0.02, ha="left")
 
 
 def _small_ticks(figure: Figure) -> None:
