@@ -1,4 +1,4 @@
-"""Devices as a (data, fsdp) mesh; where every leaf and every batch lives."""
+"""Devices as a (dcn, data, fsdp) mesh; where every leaf and every batch lives."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,12 @@ from jax.sharding import PartitionSpec as P
 
 from ecgjax.core import trees
 from ecgjax.core.interfaces import Batch, Tree
+
+AXES = ("dcn", "data", "fsdp")
+"""From the slowest network to the fastest: between slices, between the chips of one, and those that share a model.
+
+The batch is split over all three, in this order; parameters over `fsdp` alone.
+"""
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"(^|/)(kernel|mask_token|cls_token|positions)$", "fsdp"),
@@ -34,7 +40,7 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | 
             f"set config.mesh.data=-1 to use all."
         )
     # Auto: an explicit axis type refuses z0 @ z1.T, whose rows and columns are split over the same axis.
-    return jax.make_mesh((wanted, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    return jax.make_mesh((1, wanted, fsdp), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
@@ -50,7 +56,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis over all devices."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+    return NamedSharding(mesh, P(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

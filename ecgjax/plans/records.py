@@ -1,0 +1,95 @@
+"""What is known of a compiled step: numbers of one device and one step, as JSON holds them."""
+
+import dataclasses
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One communication of the scheduled program.
+
+    `bytes` is the full buffer S of one execution (what is reduced, what is gathered, what a permute or a send moves);
+    `span` counts the distinct coordinates that a group has along each axis of the torus, empty across the DCN; `hops`
+    is the mean distance of a permute's pairs on it.
+    """
+
+    kind: Literal["all-reduce", "all-gather", "reduce-scatter", "all-to-all", "permute", "send"]
+    times: int
+    bytes: int
+    group: int
+    network: Literal["ici", "dcn"]
+    blocking: bool
+    dtypes: tuple[str, ...]
+    span: tuple[int, ...]
+    hops: float
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What the scheduled text of a program says, loops multiplied out.
+
+    `flops` counts products and convolutions alone; `cycles` is the compiler's own estimate, None where it gives none.
+    `unknown_loops` are loops whose trip count depends on data: their bodies were counted once. `kernels` are custom
+    calls, whose cost nobody knows.
+    """
+
+    collectives: tuple[Collective, ...]
+    hbm_bytes: int
+    flops: float
+    cycles: float | None
+    unknown_loops: int
+    kernels: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes as `memory_analysis` gives them, and what XLA may use of the device."""
+
+    arguments: int
+    outputs: int
+    aliased: int
+    temporaries: int
+    code: int
+    peak: int
+    available: int
+
+    @property
+    def upper_bound(self) -> int:
+        """Arguments, outputs and temporaries together: what a straight-line program needs, more than a loop does."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """One compilation of the step for one topology; `error` in words where it did not fit, and then no program."""
+
+    topology: str
+    devices: int
+    effort: Literal["full", "fast"]
+    seconds: float
+    state_bytes: dict[str, int]
+    memory: Memory | None
+    program: Program | None
+    cost_analysis: dict[str, float]
+    versions: dict[str, str]
+    error: str | None = None
+    cached: bool = False
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A record as plain JSON."""
+    return dataclasses.asdict(record)
+
+
+def compiled_from_json(tree: dict[str, Any]) -> Compiled:
+    """Reverses `to_json` of a `Compiled`."""
+    memory = None if tree["memory"] is None else Memory(**tree["memory"])
+    program = tree["program"]
+    if program is not None:
+        collectives = tuple(
+            Collective(**{**c, "dtypes": tuple(c["dtypes"]), "span": tuple(c["span"])})
+            for c in program["collectives"]
+        )
+        program = Program(**{**program, "collectives": collectives, "kernels": tuple(program["kernels"])})
+    return Compiled(**{**tree, "memory": memory, "program": program})

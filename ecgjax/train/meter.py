@@ -1,0 +1,76 @@
+"""What a running loop says of itself: metrics read one step late, speed, a loss that is not finite."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+
+from ecgjax.train.step import Metrics
+from ecgjax.train.writer import MetricWriter, Progress
+
+
+class Meter:
+    """Reads metrics one step late, with the speed since the last reading, and hands them to writer and bar."""
+
+    def __init__(
+        self, writer: MetricWriter, progress: Progress, learning_rate: Callable[[int], float], step: int
+    ):
+        self._writer, self._progress, self._learning_rate = writer, progress, learning_rate
+        self._held: tuple[int, Metrics, int] | None = None
+        self._logged = step
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts the clock anew, so that validation does not count as step time."""
+        self._since, self._waited = time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Counts the time inside as waiting for data."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def hold(self, step: int, metrics: Metrics, *, examples: int) -> None:
+        """Keeps device scalars to be read once the next step is under way."""
+        self._held = (step, metrics, examples)
+
+    def flush(self) -> None:
+        """Reads and logs what is held; a loss that is not finite ends the run."""
+        if self._held is None:
+            return
+        (step, metrics, examples), self._held = self._held, None
+        scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        elapsed, steps = time.perf_counter() - self._since, step - self._logged
+        speed = {
+            "step_ms": 1e3 * elapsed / steps,
+            "examples_per_s": steps * examples / elapsed,
+            "data_wait": self._waited / elapsed,
+        }
+        if not math.isfinite(scalars["loss"] + scalars["grad_norm"]):  # The norm shows what the update did.
+            raise ValueError(
+                f"the loss is {scalars['loss']}, the gradient norm {scalars['grad_norm']} at step {step}; lower "
+                f"config.optimizer.schedule.learning_rate, set config.optimizer.clip_norm, or look for extreme "
+                f"values in the data."
+            )
+        self._writer.write(step, {**scalars, **speed, "learning_rate": float(self._learning_rate(step - 1))})
+        self._progress.advance(steps, _notes(scalars, speed))
+        self._logged = step
+        self.restart()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._progress.close()  # An error's message must stand below the bar, not inside it.
+
+
+def _notes(scalars: Mapping[str, float], speed: Mapping[str, float]) -> dict[str, str]:
+    return {
+        "loss": f"{scalars['loss']:.4f}",
+        "step": f"{speed['step_ms']:.0f}ms",
+        "ex/s": f"{speed['examples_per_s']:.0f}",
+        "wait": f"{100 * speed['data_wait']:.0f}%",
+    }
