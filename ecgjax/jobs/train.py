@@ -75,7 +75,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         if section["workdir"]:
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
-    mesh = configs.call(meshes.make_mesh, config["mesh"], "config.mesh")
+    section = dict(config["mesh"])
+    rules = section.pop("rules", ())
+    meshes.check_rules(rules)
+    mesh = configs.call(meshes.make_mesh, section, "config.mesh", devices=jax.devices())
     meshes.check_batch_size(config["data"]["batch_size"], mesh)
     objective = setup.make_objective(
         config["objective"],
@@ -103,8 +106,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     checkpoint.check_keep(open_checkpoints.keywords["keep"])
     iterator = _train_iterator(config)
     validation = _validation_batches(config, manifest, mesh)
-    abstract = states.abstract_state(objective, tx, mesh)
-    train_step, eval_step = step.compile_steps(objective, tx, mesh, accumulate=config["accumulate"])
+    abstract = states.abstract_state(objective, tx, mesh, rules)
+    train_step, eval_step = step.compile_steps(
+        objective, tx, mesh, accumulate=config["accumulate"], rules=rules
+    )
     watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
     _check_step(config, manifest, abstract, train_step, eval_step, metrics)
@@ -126,7 +131,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
             stopping.resume(restored.meta.get("stop"))  # Absent where the run did not watch anything.
         runtime.say(f"{workdir}: resumed at step {int(state.step)}.")
     else:
-        state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"))
+        state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"), rules)
         if not fresh:  # Every checkpoint was damaged.
             sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
         state = initial.initialise(state, sources, workdir, frozen=objective.frozen_paths)
