@@ -33,6 +33,9 @@ from ecgjax.jobs import initial, setup, workdirs
 from ecgjax.train import checkpoint, loop, optim, step
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.gauge import Gauge, count_chips
+from ecgjax.train.once import Once, counting
+from ecgjax.train.profile import Profile, parse_range
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
@@ -48,6 +51,9 @@ def define() -> None:
     )
     flags.DEFINE_string("workdir", None, "Directory of this run; local or gs://.")
     flags.DEFINE_bool("dry_run", False, "Check and print what would be trained, then stop.")
+    flags.DEFINE_string(
+        "profile", None, "START:STOP: trace the steps after START up to STOP into WORKDIR/profile."
+    )
 
 
 def run(args: flags.FlagValues) -> int:
@@ -58,15 +64,22 @@ def run(args: flags.FlagValues) -> int:
     # Before the first compilation: later it would stay unused.
     own = None if args.dry_run else workdir / "compile_cache"
     runtime.start(compile_cache=args.compile_cache or own)
-    return train(args.config, workdir, dry_run=args.dry_run)
+    return train(args.config, workdir, dry_run=args.dry_run, profile=args.profile)
 
 
-def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bool = False) -> int:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    *,
+    dry_run: bool = False,
+    profile: str | None = None,
+) -> int:
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
     configs.check_sections(config, setup.SECTIONS)
     config = configs.plain(config)
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
     configs.check_set(config, "data.directory", "steps")
+    traced = None if profile is None else parse_range(profile, steps=config["steps"])
     for name in ("directory", "similarity"):
         if config["data"][name]:  # An evaluation job may run from elsewhere.
             config["data"][name] = os.fspath(absolute(config["data"][name]))
@@ -143,10 +156,11 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         "version": ecgjax.__version__,
     }
     writer = MetricWriter(workdir, start_step=int(state.step))
+    score = Once(eval_step, "eval step")
     fit = functools.partial(
         loop.fit,
-        train_step=train_step,
-        validate=loop.mean_over(eval_step, validation, rng.stream(config["seed"], "validation"), mesh),
+        train_step=Once(train_step, "train step"),
+        validate=loop.mean_over(score, validation, rng.stream(config["seed"], "validation"), mesh),
         iterator=iterator,
         key=key,
         mesh=mesh,
@@ -154,12 +168,16 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         checkpoints=checkpoints,
         writer=writer,
         meta=meta,
-        learning_rate=schedule,
+        rates=optim.rates(config["optimizer"], schedule),
         name=workdir.name,
+        gauge=_gauge(),
+        profile=_profile(traced, workdir, step=int(state.step)),
         stopping=stopping,
     )
     try:
-        state = fit(state)
+        with counting() as compilations:
+            state = fit(state)
+        runtime.say(f"compiled: {_counts(compilations)}.")
     finally:  # A save under way is finished whatever stopped the loop.
         writer.close()
         checkpoints.close()
@@ -170,6 +188,27 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         marker = {"step": int(state.step), "params": trees.digest(state.params)}
         write_json(workdir / "TRAINED", marker | ({"stopped_early": stopping.reason} if stopped else {}))
     return 0
+
+
+def _gauge() -> Gauge:
+    return Gauge(chips=count_chips(jax.devices()))
+
+
+def _profile(traced: tuple[int, int] | None, workdir: epath.Path, *, step: int) -> Profile:
+    if traced is None:
+        return Profile()
+    start, stop = traced
+    if step >= stop:
+        runtime.say(f"--profile={start}:{stop}: the run goes on from step {step}; nothing is profiled.")
+    return Profile(workdir / "profile", start=start, stop=stop)
+
+
+def _counts(compilations: Mapping[str, int]) -> str:
+    """How often each step was compiled in this process; the loop evaluates schedules and keys beside them."""
+    steps = {name: compilations[name] for name in ("train_step", "eval_step")}
+    others = sum(compilations.values()) - sum(steps.values())
+    said = [f"{name.replace('_', ' ')} {count} x" for name, count in steps.items()]
+    return ", ".join([*said, f"{others} small programs beside them"])
 
 
 def _watch(what, section: Mapping[str, Any] | None, path: str):

@@ -14,7 +14,9 @@ from ecgjax.core import mesh as meshes
 from ecgjax.core import runtime
 from ecgjax.core.interfaces import Batch
 from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.gauge import Gauge
 from ecgjax.train.meter import Meter
+from ecgjax.train.profile import Profile
 from ecgjax.train.state import TrainState
 from ecgjax.train.step import Metrics
 from ecgjax.train.watch import Stopping
@@ -68,8 +70,10 @@ def fit(
     checkpoints: Checkpoints,
     writer: MetricWriter,
     meta: Mapping[str, Any],
-    learning_rate: Callable[[int], float],
+    rates: Mapping[str, Callable[[int], float]],
     name: str,
+    gauge: Gauge,
+    profile: Profile,
     stopping: Stopping | None = None,
 ) -> TrainState:
     """Trains from `state.step` to `rhythm.steps`; returns early, saved, where a signal or `stopping` asks for it.
@@ -87,17 +91,23 @@ def fit(
     def enough() -> bool:
         return step >= rhythm.steps or (stopping is not None and stopping.stopped)
 
-    meter = Meter(writer, Progress(total=rhythm.steps, start=step, name=name), learning_rate, step)
-    with Interrupt() as interrupt, meter:
+    key = jax.device_put(
+        key, meshes.replicated(mesh)
+    )  # Once: the guard below refuses to do so at every step.
+    progress = Progress(total=rhythm.steps, start=step, name=name)
+    meter = Meter(writer, progress, rates=rates, gauge=gauge, step=step)
+    with Interrupt() as interrupt, meter, profile:
         if step == 0:
             save()
             writer.write(0, validate(state))
             meter.restart()
         while not enough() and interrupt.received is None:
+            profile.at(step, state)
             with meter.waiting():
                 local = next(iterator)
             batch = meshes.to_global(local, mesh)
-            state, metrics = train_step(state, batch, key)
+            with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                state, metrics = train_step(state, batch, key)
             step += 1
             meter.flush()
 
@@ -132,15 +142,26 @@ def mean_over(
     eval_step: Callable, batches: Callable[[], Iterable[Batch]], key: PRNGKeyArray, mesh: Mesh
 ) -> Callable[[TrainState], dict[str, float]]:
     """Returns the function that averages validation metrics over whole batches, as `val_*`."""
+    key = _everywhere(key, mesh)
 
     def validate(state: TrainState) -> dict[str, float]:
         totals: dict[str, float] = {}
         count = 0
         for batch in batches():
-            metrics = jax.device_get(eval_step(state, meshes.to_global(batch, mesh), key))
+            placed = meshes.to_global(batch, mesh)
+            with jax.transfer_guard("disallow"):
+                metrics = eval_step(state, placed, key)
             count += 1
-            for name, value in metrics.items():
+            for name, value in jax.device_get(metrics).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
         return {f"val_{name}": total / count for name, total in totals.items()}
 
     return validate
+
+
+def _everywhere(key: PRNGKeyArray, mesh: Mesh) -> PRNGKeyArray:
+    """The key on every device, before the loop: the transfer guard refuses to put it there at each step.
+
+    Not by `device_put`, which knows no devices of other processes for a key.
+    """
+    return jax.jit(lambda key: key, out_shardings=meshes.replicated(mesh))(key)
