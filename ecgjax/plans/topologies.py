@@ -129,8 +129,8 @@ def known() -> str:
     deep = " ".join(_written(shape) for shape in (*_BELOW_A_CUBE, *_CUBES))
     products = ", ".join(f"{name}-N" for name in _PRODUCTS)
     return (
-        f"Known: v5e and v6e of {flat}; v4, v5p and tpu7x of {deep} or other multiples of 4 in ascending order; product "
-        f"names {products}; 2xv5e:16x16 for two slices; local:N for N devices of this machine."
+        f"Known: v5e and v6e of {flat}; v4, v5p and tpu7x of {deep} or other multiples of 4 in ascending order; "
+        f"product names {products}; 2xv5e:16x16 for two slices; local:N for N devices of this machine."
     )
 
 
