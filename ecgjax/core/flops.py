@@ -24,10 +24,10 @@ def count(function: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
 
 
 def model_flops(objective: Objective, batch: Mapping[str, Any]) -> int:
-    """FLOPs of value and gradient of an objective's loss on a global batch, the numerator of MFU.
+    """FLOPs of loss, metrics and gradient of an objective on a global batch: the numerator of MFU.
 
-    `batch` holds arrays or their shapes. `jax.checkpoint` is undone first: work that is repeated to save memory is no work
-    of the model. What a hand-written gradient repeats cannot be told from the rest.
+    `batch` holds arrays or their shapes. `jax.checkpoint` is undone first: what is repeated to save memory is no work
+    of the model. What a hand-written gradient repeats cannot be told from the rest, and counts.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, extra = jax.eval_shape(objective.init, key)
