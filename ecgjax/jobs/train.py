@@ -22,7 +22,6 @@ from ml_collections import config_flags
 
 import ecgjax
 from ecgjax.core import config as configs
-from ecgjax.core import mesh as meshes
 from ecgjax.core import rng, runtime, trees
 from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Tree
@@ -30,7 +29,8 @@ from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import pipeline
 from ecgjax.jobs import initial, setup, workdirs
-from ecgjax.train import checkpoint, loop, optim, step
+from ecgjax.jobs.assemble import Assembly, Data, abstract_batch, abstract_key, assemble
+from ecgjax.train import checkpoint, loop
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.watch import Best, Stopping
@@ -75,23 +75,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         if section["workdir"]:
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
-    mesh = configs.call(meshes.make_mesh, config["mesh"], "config.mesh")
-    meshes.check_batch_size(config["data"]["batch_size"], mesh)
-    objective = setup.make_objective(
-        config["objective"],
-        spec=manifest.input_spec,
-        crop=config["data"]["crop"],
-        labels=setup.label_columns(manifest),
-    )
-    batch_size = config["data"]["batch_size"]
-    tx, schedule = optim.build(
-        config["optimizer"],
-        steps=config["steps"],
-        frozen=objective.frozen_paths,
-        batch_size=batch_size,
-        steps_per_epoch=max(_examples(config, manifest) // batch_size, 1),
-    )
-    step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
+    data = Data.of(manifest)
+    run = assemble(config, data)
+    objective, mesh, abstract = run.objective, run.mesh, run.state
     rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}
     rhythm = configs.call(loop.Rhythm, rhythm_fields, "config")
     stopping = _watch(Stopping, config["stop"], "config.stop")
@@ -103,11 +89,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     checkpoint.check_keep(open_checkpoints.keywords["keep"])
     iterator = _train_iterator(config)
     validation = _validation_batches(config, manifest, mesh)
-    abstract = states.abstract_state(objective, tx, mesh)
-    train_step, eval_step = step.compile_steps(objective, tx, mesh, accumulate=config["accumulate"])
     watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
-    _check_step(config, manifest, abstract, train_step, eval_step, metrics)
+    _check_step(config, data, run, metrics)
     fresh = not checkpoint.steps(workdir)
     sources = initial.open_sources(config, manifest.input_spec, abstract, mesh) if fresh else ()
     if dry_run:
@@ -126,27 +110,27 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
             stopping.resume(restored.meta.get("stop"))  # Absent where the run did not watch anything.
         runtime.say(f"{workdir}: resumed at step {int(state.step)}.")
     else:
-        state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"))
+        state = states.create(objective, run.tx, mesh, rng.stream(config["seed"], "init"))
         if not fresh:  # Every checkpoint was damaged.
             sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
         state = initial.initialise(state, sources, workdir, frozen=objective.frozen_paths)
     runtime.say(
         f"{workdir}: {config['objective']['name']}, {trees.count(state.params):,} parameters, "
-        f"{_examples(config, manifest)} training examples, {runtime.devices()}."
+        f"{data.epoch(config)} training examples, {runtime.devices()}."
     )
     key = rng.stream(config["seed"], "step")
     meta = {
         "config": config,
         "input_spec": manifest.input_spec.to_json(),
-        "labels": list(setup.label_columns(manifest)),
+        "labels": list(data.labels),
         "fingerprint": manifest.fingerprint,
         "version": ecgjax.__version__,
     }
     writer = MetricWriter(workdir, start_step=int(state.step))
     fit = functools.partial(
         loop.fit,
-        train_step=train_step,
-        validate=loop.mean_over(eval_step, validation, rng.stream(config["seed"], "validation"), mesh),
+        train_step=run.train_step,
+        validate=loop.mean_over(run.eval_step, validation, rng.stream(config["seed"], "validation"), mesh),
         iterator=iterator,
         key=key,
         mesh=mesh,
@@ -154,7 +138,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         checkpoints=checkpoints,
         writer=writer,
         meta=meta,
-        learning_rate=schedule,
+        learning_rate=run.schedule,
         name=workdir.name,
         stopping=stopping,
     )
@@ -179,53 +163,19 @@ def _watch(what, section: Mapping[str, Any] | None, path: str):
     return configs.call(what, section, path)
 
 
-def _check_step(
-    config: Mapping[str, Any],
-    manifest: manifests.Manifest,
-    state: states.TrainState,
-    train_step,
-    eval_step,
-    metrics: Mapping[str, str],
-) -> None:
+def _check_step(config: Mapping[str, Any], data: Data, run: Assembly, metrics: Mapping[str, str]) -> None:
     """Traces one step on shapes alone, so that what only the loss can know is said before any work.
 
     `metrics` are names of validation metrics, by the config path that asks for them.
     """
-    wanted = config["data"]["modalities"]
-    missing = [m for m in ("ecg", "cmr") if m in state.params and m not in wanted]
-    if missing:
-        raise ValueError(
-            f"config.data.modalities is {wanted}, but objective {config['objective']['name']} reads {missing} as well."
-        )
-    size, spec = config["data"]["batch_size"], manifest.input_spec
-    batch = {
-        "label": jax.ShapeDtypeStruct((size, len(manifest.targets)), "float32"),
-        "subject": jax.ShapeDtypeStruct((size, 2), "uint32"),
-        "index": jax.ShapeDtypeStruct((size,), "int32"),
-        "mask": jax.ShapeDtypeStruct((size,), "bool"),
-    }
-    if "ecg" in wanted:
-        shape = (size, len(spec.ecg.leads), config["data"]["crop"])
-        batch["ecg"] = jax.ShapeDtypeStruct(shape, "float32")
-    if "cmr" in wanted:
-        shape = (size, spec.cmr.height, spec.cmr.width, len(spec.cmr.frames))
-        batch["cmr"] = jax.ShapeDtypeStruct(shape, "float32")
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch, key = abstract_batch(config, data, run.state), abstract_key()
     if metrics:
-        known = [f"val_{name}" for name in eval_step.eval_shape(state, batch, key)]
+        seen = {name: array for name, array in batch.items() if name != "similarity"}  # Of training alone.
+        known = [f"val_{name}" for name in run.eval_step.eval_shape(run.state, seen, key)]
         for path, name in metrics.items():
             if name not in known:
                 raise ValueError(f"{path} is {name!r}; validation knows {', '.join(known)}.")
-    if config["data"]["similarity"]:  # Comes with training batches only.
-        examples = manifest.split("train").examples
-        batch["similarity"] = jax.ShapeDtypeStruct((size, examples), "float32")
-    train_step.eval_shape(state, batch, key)
-
-
-def _examples(config: Mapping[str, Any], manifest: manifests.Manifest) -> int:
-    """Of one epoch; of so many labels, which end with a whole subject, a few may stay unused."""
-    examples, limit = manifest.split("train").examples, config["data"]["max_labels"]
-    return examples if limit is None else min(examples, limit)
+    run.train_step.eval_shape(run.state, batch, key)
 
 
 def _train_iterator(config: Mapping[str, Any]):
