@@ -21,9 +21,8 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 import ecgjax
-from ecgjax.core import chips, flops
+from ecgjax.core import chips, flops, rng, runtime, trees
 from ecgjax.core import config as configs
-from ecgjax.core import rng, runtime, trees
 from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
@@ -180,7 +179,9 @@ def _gauge(run: Assembly, batch: Abstract) -> Gauge:
     devices = run.mesh.devices.flatten().tolist()
     chip = chips.of_kind(devices[0].device_kind)
     if chip is None:
-        runtime.say(f"no MFU: nobody has entered the peak of {devices[0].device_kind!r} in ecgjax/core/chips.py.")
+        runtime.say(
+            f"no MFU: nobody has entered the peak of {devices[0].device_kind!r} in ecgjax/core/chips.py."
+        )
         return Gauge(chips=count_chips(devices))
     return Gauge(chips=count_chips(devices), flops=flops.model_flops(run.objective, batch), peak=chip.flops)
 

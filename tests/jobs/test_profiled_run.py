@@ -3,7 +3,14 @@
 import json
 
 import pytest
+from etils import epath
 from tiny_runs import masked
+
+from ecgjax.core import chips
+from ecgjax.core import config as configs
+from ecgjax.data.manifest import read_manifest
+from ecgjax.jobs import train as train_job
+from ecgjax.jobs.assemble import Data, abstract_batch, assemble
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +43,30 @@ def test_on_a_cpu_speed_is_per_device_and_nothing_else_is_claimed(run):
     assert "no MFU: " in said
 
 
-def test_a_bad_range_is_one_line_and_leaves_nothing(command, tiny_data, tmp_path):
-    code, said = command("train", *masked(tiny_data, 6), "--profile=4:9", f"--workdir={tmp_path / 'run'}")
-    assert code == 1
-    assert said.strip().splitlines() == [
-        "ecgjax train: --profile=4:9 ends beyond config.steps = 6; choose STOP up to there."
-    ]
-    assert not (tmp_path / "run" / "config.json").exists()
+def test_a_bad_range_is_refused_before_any_work(masked_config, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"--profile=4:9 ends beyond config\.steps = 8; choose STOP up to there"
+    ):
+        train_job.train(masked_config, epath.Path(tmp_path / "run"), profile="4:9")
+    assert not (tmp_path / "run").exists()
+
+
+def test_where_the_peak_is_known_mfu_is_of_the_whole_global_batch(masked_config, monkeypatch, capsys):
+    monkeypatch.setattr(chips, "of_kind", lambda _: chips.TPUS["v5e"])
+    gauges = []
+    for size in (8, 16):
+        masked_config.data.batch_size = size
+        config = configs.plain(masked_config)
+        data = Data.of(read_manifest(config["data"]["directory"]))
+        run = assemble(config, data)
+        gauges.append(train_job._gauge(run, abstract_batch(config, data, run.state)))
+    assert [(g.chips, g.peak) for g in gauges] == [(8, 197e12)] * 2
+    assert gauges[1].flops == 2 * gauges[0].flops > 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_beyond_the_range_says_that_nothing_is_profiled(tmp_path, capsys):
+    with train_job._profile((2, 4), tmp_path, step=4) as profile:
+        profile.at(4, {})
+    assert "--profile=2:4: the run goes on from step 4; nothing is profiled." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
