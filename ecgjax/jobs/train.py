@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from absl import flags
 from etils import epath
 from jax.sharding import Mesh
@@ -100,11 +101,13 @@ def train(
         {"orbax": Checkpoints}, section, "config.checkpoint", workdir=workdir, best=best
     )
     checkpoint.check_keep(open_checkpoints.keywords["keep"])
-    iterator = _train_iterator(config)
+    batches = _train_batches(config)
     validation = _validation_batches(config, manifest, mesh)
     watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
     _check_step(config, data, run, metrics)
+    if not (workdir / "TRAINED").exists():
+        checkpoint.check_resumable(workdir)
     fresh = not checkpoint.steps(workdir)
     sources = initial.open_sources(config, manifest.input_spec, abstract, mesh) if fresh else ()
     if dry_run:
@@ -116,9 +119,10 @@ def train(
         runtime.say(f"{workdir} is trained already.")
         return 0
     checkpoints = open_checkpoints()
-    restored = checkpoints.restore_latest(abstract, iterator)
+    restored = checkpoints.restore_latest(abstract)
     if restored is not None:
         state = restored.state
+        batches.seek(restored.next_batch)
         if stopping is not None:
             stopping.resume(restored.meta.get("stop"))  # Absent where the run did not watch anything.
         runtime.say(f"{workdir}: resumed at step {int(state.step)}.")
@@ -145,7 +149,7 @@ def train(
         loop.fit,
         train_step=Once(run.train_step, "train step"),
         validate=loop.mean_over(score, validation, rng.stream(config["seed"], "validation"), mesh),
-        iterator=iterator,
+        batches=batches,
         key=key,
         mesh=mesh,
         rhythm=rhythm,
@@ -163,6 +167,7 @@ def train(
             state = fit(state)
         runtime.say(f"compiled: {_counts(compilations)}.")
     finally:  # A save under way is finished whatever stopped the loop.
+        batches.close()
         writer.close()
         checkpoints.close()
     stopped = stopping is not None and stopping.stopped
@@ -225,16 +230,21 @@ def _check_step(config: Mapping[str, Any], data: Data, run: Assembly, metrics: M
     run.train_step.eval_shape(run.state, batch, key)
 
 
-def _train_iterator(config: Mapping[str, Any]):
+def _train_batches(config: Mapping[str, Any]) -> pipeline.TrainBatches:
     fields = {name: value for name, value in config["data"].items() if name != "validation_batch"}
     return configs.call(
         pipeline.train_batches,
         fields,
         "config.data",
         seed=config["seed"],
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
+        rows=_process_rows(config["data"]["batch_size"]),
     )
+
+
+def _process_rows(batch_size: int) -> np.ndarray:
+    """Rows of a global batch that this process delivers."""
+    local = batch_size // jax.process_count()
+    return jax.process_index() * local + np.arange(local)
 
 
 def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest, mesh: Mesh):
@@ -262,8 +272,7 @@ def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest,
         crop=data["crop"],
         modalities=data["modalities"],
         cache=data["cache"],
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
+        rows=_process_rows(size),
     )
 
     def batches():

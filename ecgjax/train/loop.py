@@ -3,9 +3,8 @@
 import dataclasses
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-import grain
 import jax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
@@ -38,6 +37,15 @@ class Rhythm:
                 raise ValueError(f"config.{name} is {value}; it must be at least 1.")
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """Endless batches of this process that know the number of the next one."""
+
+    next_batch: int
+
+    def __next__(self) -> Batch: ...
+
+
 class Interrupt:
     """Turns SIGTERM and SIGINT into a flag, so that the loop can save and leave between steps."""
 
@@ -63,7 +71,7 @@ def fit(
     *,
     train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]],
     validate: Callable[[TrainState], Mapping[str, float]],
-    iterator: grain.DatasetIterator,
+    batches: Batches,
     key: PRNGKeyArray,
     mesh: Mesh,
     rhythm: Rhythm,
@@ -79,21 +87,19 @@ def fit(
     """Trains from `state.step` to `rhythm.steps`; returns early, saved, where a signal or `stopping` asks for it.
 
     Order matters. Step n is dispatched before the metrics of the last logged step are read, so the device never
-    waits for the host; a checkpoint of step n holds the iterator after n batches, and what `stopping` knew then. A
+    waits for the host; a checkpoint of step n holds the number of the batch after it, and what `stopping` knew then. A
     step is saved at the rhythm, and where its validation puts it among the best: only so the best are never lost.
     """
     step = int(state.step)
 
     def save(scores: Mapping[str, float] | None = None) -> None:
         watched = {} if stopping is None else {"stop": stopping.to_json()}
-        checkpoints.save(state, iterator, {**meta, **watched}, scores)
+        checkpoints.save(state, batches.next_batch, {**meta, **watched}, scores)
 
     def enough() -> bool:
         return step >= rhythm.steps or (stopping is not None and stopping.stopped)
 
-    key = jax.device_put(
-        key, meshes.replicated(mesh)
-    )  # Once: the guard below refuses to do so at every step.
+    key = _everywhere(key, mesh)
     progress = Progress(total=rhythm.steps, start=step, name=name)
     meter = Meter(writer, progress, rates=rates, gauge=gauge, step=step)
     with Interrupt() as interrupt, meter, profile:
@@ -104,7 +110,7 @@ def fit(
         while not enough() and interrupt.received is None:
             profile.at(step, state)
             with meter.waiting():
-                local = next(iterator)
+                local = next(batches)
             batch = meshes.to_global(local, mesh)
             with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
                 state, metrics = train_step(state, batch, key)
