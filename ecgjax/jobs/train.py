@@ -6,6 +6,10 @@
 The workdir receives config.json, input_spec.json, manifest.json, metrics.jsonl, tensorboard/, checkpoints/<step>/
 and, once the last save is final, TRAINED. `--dry_run` checks everything that can be known beforehand.
 SIGTERM or Ctrl-C saves and leaves with exit code 75; exit code 0 means trained.
+
+Several processes, one a host, run this same command; SLURM, GKE and Cloud TPUs tell them of each other, elsewhere
+  --coordinator=HOST:PORT --processes=N --process=I
+does. SIGTERM to one of them saves and ends all; where one dies, the others say so and leave with exit code 76.
 """
 
 import functools
@@ -22,14 +26,15 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 import ecgjax
-from ecgjax.core import chips, flops, rng, runtime, trees
+from ecgjax.core import chips, distributed, flops, rng, runtime, trees
 from ecgjax.core import config as configs
+from ecgjax.core import mesh as meshes
 from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import pipeline
-from ecgjax.jobs import initial, setup, workdirs
+from ecgjax.jobs import agreement, initial, setup, workdirs
 from ecgjax.jobs.assemble import Abstract, Assembly, Data, abstract_batch, abstract_key, assemble
 from ecgjax.train import checkpoint, loop, optim
 from ecgjax.train import state as states
@@ -47,6 +52,7 @@ INTERRUPTED = 75
 def define() -> None:
     """Declares the flags of this job."""
     runtime.define_compile_cache()
+    distributed.define()
     config_flags.DEFINE_config_file(
         "config", help_string="Training config: FILE or FILE:ARG.", lock_config=True
     )
@@ -65,6 +71,7 @@ def run(args: flags.FlagValues) -> int:
     # Before the first compilation: later it would stay unused.
     own = None if args.dry_run else workdir / "compile_cache"
     runtime.start(compile_cache=args.compile_cache or own)
+    distributed.start(args)
     return train(args.config, workdir, dry_run=args.dry_run, profile=args.profile)
 
 
@@ -89,6 +96,7 @@ def train(
         if section["workdir"]:
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
+    agreement.check(agreement.items(config, workdir))
     data = Data.of(manifest)
     run = assemble(config, data)
     objective, mesh, abstract = run.objective, run.mesh, run.state
@@ -114,7 +122,8 @@ def train(
         _describe(config, manifest.input_spec, abstract, mesh, watched=(best, stopping))
         return 0
 
-    workdirs.open_workdir(workdir, config, manifest)
+    with distributed.lead_first("workdir"):
+        workdirs.open_workdir(workdir, config, manifest)
     if (workdir / "TRAINED").exists():
         runtime.say(f"{workdir} is trained already.")
         return 0
@@ -166,15 +175,20 @@ def train(
         with counting() as compilations:
             state = fit(state)
         runtime.say(f"compiled: {_counts(compilations)}.")
-    finally:  # A save under way is finished whatever stopped the loop.
+    except BaseException:
+        if not distributed.several():  # The others may never come to the end of this save.
+            checkpoints.close()
+        raise
+    else:  # A save under way is finished whatever stopped the loop.
+        checkpoints.close()
+    finally:
         batches.close()
         writer.close()
-        checkpoints.close()
     stopped = stopping is not None and stopping.stopped
     if int(state.step) < rhythm.steps and not stopped:
         return INTERRUPTED
+    marker = {"step": int(state.step), "params": trees.digest(meshes.to_host(state.params))}
     if runtime.is_lead():
-        marker = {"step": int(state.step), "params": trees.digest(state.params)}
         write_json(workdir / "TRAINED", marker | ({"stopped_early": stopping.reason} if stopped else {}))
     return 0
 

@@ -1,6 +1,7 @@
 """The training loop: data, dispatch, log, validate, save, in that order."""
 
 import dataclasses
+import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -9,8 +10,8 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
+from ecgjax.core import distributed, runtime
 from ecgjax.core import mesh as meshes
-from ecgjax.core import runtime
 from ecgjax.core.interfaces import Batch
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge
@@ -47,13 +48,21 @@ class Batches(Protocol):
 
 
 class Interrupt:
-    """Turns SIGTERM and SIGINT into a flag, so that the loop can save and leave between steps."""
+    """Turns SIGTERM and SIGINT into a flag, so that the loop can save and leave between steps.
+
+    Of several processes all must leave at one step: there jax takes SIGTERM, and SIGINT is handed to it as such.
+    """
 
     def __init__(self):
         self.received: signal.Signals | None = None
 
+    def at(self, step: int) -> bool:
+        """Whether the loop is to leave after `step`; ask at every step."""
+        return self.received is not None if not distributed.several() else distributed.preempted(step)
+
     def __enter__(self):
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        taken = (signal.SIGINT,) if distributed.several() else (signal.SIGTERM, signal.SIGINT)
+        self._before = {s: signal.signal(s, self._note) for s in taken}
         return self
 
     def __exit__(self, *_):
@@ -64,6 +73,8 @@ class Interrupt:
         if self.received == signal.SIGINT:  # A second Ctrl-C means now.
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        if distributed.several():
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def fit(
@@ -107,7 +118,7 @@ def fit(
             save()
             writer.write(0, validate(state))
             meter.restart()
-        while not enough() and interrupt.received is None:
+        while not enough() and not interrupt.at(step):
             profile.at(step, state)
             with meter.waiting():
                 local = next(batches)
@@ -140,7 +151,9 @@ def fit(
         if stopping is not None and stopping.stopped:
             runtime.say(f"stopped early at step {step}: {stopping.reason}.")
         elif step < rhythm.steps:
-            runtime.say(f"{interrupt.received.name}: saved step {step}; run the same command to go on.")
+            runtime.say(
+                f"{(interrupt.received or signal.SIGTERM).name}: saved step {step}; run the same command to go on."
+            )
     return state
 
 
