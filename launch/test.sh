@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/install.sh
-ecgjax_install "dev,raw"
+ecgjax_install "dev,raw,plan"
 
 ruff format --check .
 ruff check .
