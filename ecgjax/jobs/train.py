@@ -95,6 +95,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         steps_per_epoch=max(_examples(config, manifest) // batch_size, 1),
     )
     step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
+    setup.check_norm_groups(config["objective"], batch_size=batch_size, accumulate=config["accumulate"])
     rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}
     rhythm = configs.call(loop.Rhythm, rhythm_fields, "config")
     stopping = _watch(Stopping, config["stop"], "config.stop")
