@@ -152,8 +152,9 @@ def plan(
 def _with_batch(
     config: Mapping[str, Any], topology: Topology, examples_per_chip: int | None
 ) -> dict[str, Any]:
-    """The config for this topology; raises where its devices do not divide the batch."""
+    """The config for this topology, whose slices are what it has; raises where its devices do not divide the batch."""
     config = copy.deepcopy(dict(config))
+    config["mesh"]["slices"] = topology.slices
     if examples_per_chip is not None:
         config["data"]["batch_size"] = examples_per_chip * topology.chips
     batch = config["data"]["batch_size"]
