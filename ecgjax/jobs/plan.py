@@ -182,7 +182,7 @@ def _largest(config, topology: Topology, compiled: Compiled, compile_step) -> ba
         )
 
     found = batch_search.largest(
-        probe, available=int(available), start=config["data"]["batch_size"], step=step
+        probe, available=available, start=config["data"]["batch_size"], step=step
     )
     while compiled.effort == "full" and found.batch and not (verdict := probe(found.batch, "full")).fits:
         found = batch_search.Largest(found.batch - step, found.batch, (*found.probes, verdict))
