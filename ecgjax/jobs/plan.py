@@ -152,8 +152,9 @@ def plan(
 def _with_batch(
     config: Mapping[str, Any], topology: Topology, examples_per_chip: int | None
 ) -> dict[str, Any]:
-    """The config for this topology; raises where its devices do not divide the batch."""
+    """The config for this topology, whose slices are what it has; raises where its devices do not divide the batch."""
     config = copy.deepcopy(dict(config))
+    config["mesh"]["slices"] = topology.slices
     if examples_per_chip is not None:
         config["data"]["batch_size"] = examples_per_chip * topology.chips
     batch = config["data"]["batch_size"]
@@ -181,7 +182,7 @@ def _largest(config, topology: Topology, compiled: Compiled, compile_step) -> ba
         )
 
     found = batch_search.largest(
-        probe, available=int(available), start=config["data"]["batch_size"], step=step
+        probe, available=available, start=config["data"]["batch_size"], step=step
     )
     while compiled.effort == "full" and found.batch and not (verdict := probe(found.batch, "full")).fits:
         found = batch_search.Largest(found.batch - step, found.batch, (*found.probes, verdict))

@@ -110,7 +110,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
             stopping.resume(restored.meta.get("stop"))  # Absent where the run did not watch anything.
         runtime.say(f"{workdir}: resumed at step {int(state.step)}.")
     else:
-        state = states.create(objective, run.tx, mesh, rng.stream(config["seed"], "init"))
+        state = states.create(objective, run.tx, mesh, rng.stream(config["seed"], "init"), run.rules)
         if not fresh:  # Every checkpoint was damaged.
             sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
         state = initial.initialise(state, sources, workdir, frozen=objective.frozen_paths)

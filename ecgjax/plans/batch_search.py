@@ -6,7 +6,8 @@ from collections.abc import Callable
 _BY_THE_LINE = 6
 """Guesses after which the interval is halved instead: near the limit the scheduler bends the line."""
 
-_MOST = 2**16
+_MOST = 2**13
+"""Steps at which the search ends though everything fits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ def largest(probe: Callable[[int], Probe], *, available: int, start: int, step: 
         probes.append(probe(guess * step))
         low = max((p.batch // step for p in probes if p.fits), default=0)
         high = min((p.batch // step for p in probes if not p.fits), default=None)
-        if high == low + 1 or (high is None and low * step >= _MOST):
+        if high == low + 1 or (high is None and low >= _MOST):
             return Largest(low * step, None if high is None else high * step, tuple(probes))
         guess = _next(probes, available, low, high, step)
 
@@ -49,5 +50,5 @@ def _next(probes: list[Probe], available: int, low: int, high: int | None, step:
         guess = int((a.batch + (available - a.needed) / slope) / step)
     else:
         guess = 2 * low if high is None else (low + high) // 2
-    limit = _MOST // step if high is None else high - 1
+    limit = _MOST if high is None else high - 1
     return max(min(guess, limit), low + 1)

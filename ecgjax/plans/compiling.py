@@ -121,7 +121,7 @@ def _memory(compiled: jax.stages.Compiled, topology: Topology) -> Memory:
 
 def _available(topology: Topology) -> int | None:
     if topology.chip is not None:
-        return int(topology.chip.usable_bytes)
+        return topology.chip.usable_bytes
     return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # A CPU has none.
 
 
