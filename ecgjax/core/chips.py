@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-GIB = 2.0**30
+GIB = 2**30
 _ASSUMED = "assumed: "
 
 

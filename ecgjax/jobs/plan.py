@@ -181,9 +181,7 @@ def _largest(config, topology: Topology, compiled: Compiled, compile_step) -> ba
             batch, found.error is None, found.needed if found.memory is None else found.memory.peak
         )
 
-    found = batch_search.largest(
-        probe, available=available, start=config["data"]["batch_size"], step=step
-    )
+    found = batch_search.largest(probe, available=available, start=config["data"]["batch_size"], step=step)
     while compiled.effort == "full" and found.batch and not (verdict := probe(found.batch, "full")).fits:
         found = batch_search.Largest(found.batch - step, found.batch, (*found.probes, verdict))
     return found

@@ -6,6 +6,7 @@ import math
 import re
 import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import jax
 import ecgjax
 from ecgjax.core.chips import GIB
 from ecgjax.core.interfaces import Tree
+from ecgjax.plans.program import read_program
 from ecgjax.plans.records import Compiled, Memory, Program
 from ecgjax.plans.topologies import Topology
 
@@ -45,6 +47,7 @@ def devices(topology: Topology) -> list[jax.Device]:
 def compile_lowered(
     lowered: jax.stages.Lowered,
     topology: Topology,
+    order: Sequence[jax.Device],
     *,
     effort: Effort,
     batch_size: int,
@@ -52,6 +55,8 @@ def compile_lowered(
     state_bytes: dict[str, int],
 ) -> Compiled:
     """Compiles; where the program does not fit, `error` holds what it needs and what there is.
+
+    `order` are the devices as the mesh holds them.
 
     Both efforts give the same memory to 2 %, the same FLOPs and collectives; cycles and memory traffic of `fast` mean
     nothing. `peak_memory` is what the chip must hold; arguments, outputs and temporaries add up to more in loops.
@@ -67,7 +72,7 @@ def compile_lowered(
         error, needed = _too_large(text)
     else:
         memory, cost = _memory(compiled, topology), _cost(compiled)
-        program = _program(compiled.as_text(), topology)
+        program = _program(compiled.as_text(), topology, order)
     return Compiled(
         topology=topology.name,
         devices=topology.devices,
@@ -140,5 +145,10 @@ def _too_large(message: str) -> tuple[str, int | None]:
     return f"does not fit: {words}", int(needed)
 
 
-def _program(text: str, topology: Topology) -> Program | None:
-    return None
+def _program(text: str, topology: Topology, order: Sequence[jax.Device]) -> Program:
+    return read_program(
+        text,
+        coordinates={i: tuple(getattr(device, "coords", ())) for i, device in enumerate(order)},
+        slices={i: getattr(device, "slice_index", 0) for i, device in enumerate(order)},
+        wrapped=topology.wrap if topology.chip else (),
+    )
