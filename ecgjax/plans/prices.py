@@ -63,7 +63,8 @@ def _batch_norm(small: list[Collective], chips: int, topology: Topology) -> Pric
         legs += [
             leg(c, topology) for c in (inside, *(between_slices(inside, topology) if everywhere else ()))
         ]
-    name = "statistics of the global batch" if everywhere else f"statistics of groups of {chips}"
+    own = "each chip alone" if chips == 1 else f"groups of {chips} chips"
+    name = f"statistics of {'the global batch' if everywhere else own}"
     return Price(name, sum((x.seconds for x in legs), 0.0), 0.0, sum((x.wire_bytes for x in legs), 0.0))
 
 
