@@ -59,7 +59,12 @@ def overview(cases: Sequence[Case]) -> str:
 def _parts(case: Case) -> Iterator[str]:
     topology, compiled, found = case.topology, case.compiled, case.estimate
     unit = "chip" if topology.chip else "device"
-    sizes = {"slice": topology.slices, "host": topology.hosts, "chip": topology.chips, "device": topology.devices}
+    sizes = {
+        "slice": topology.slices,
+        "host": topology.hosts,
+        "chip": topology.chips,
+        "device": topology.devices,
+    }
     told = ", ".join(_plural(n, noun) for noun, n in sizes.items() if topology.chip or noun == "device")
     share = f"{compiled.batch_size / topology.chips:g} a {unit}"
     yield f"## {topology.name}: {told}; batch {compiled.batch_size:,}, {share}"
@@ -167,8 +172,16 @@ def _times(case: Case, found: Estimate) -> Iterator[tuple[str, ...]]:
     if found.hbm_s is not None:
         yield "HBM roof", f"{_ms(found.hbm_s)} ms", f"90% of {chip.hbm_bandwidth / 1e9:,.0f} GB/s"
     if found.cycles_s is not None:
-        yield "compiler model", f"{_ms(found.cycles_s)} ms", f"cycles of its kernels at {chip.clock_hz / 1e9:g} GHz"
-    yield "exposed communication", f"{_ms(found.exposed_s)} ms", f"of {_ms(found.blocking_s + found.hidden_s)} ms"
+        yield (
+            "compiler model",
+            f"{_ms(found.cycles_s)} ms",
+            f"cycles of its kernels at {chip.clock_hz / 1e9:g} GHz",
+        )
+    yield (
+        "exposed communication",
+        f"{_ms(found.exposed_s)} ms",
+        f"of {_ms(found.blocking_s + found.hidden_s)} ms",
+    )
     yield "step", f"{_over(found)}{_ms(found.step_s)} ms", f"bound by {found.limit}"
     yield "MFU, at most", f"{found.mfu:.1%}", f"{found.hfu:.1%} with what is repeated"
     rate, input_s, host_s = found.samples_per_s_chip, found.input_bytes_per_s, found.input_bytes_per_s_host
