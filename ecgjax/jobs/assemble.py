@@ -44,7 +44,7 @@ class Assembly:
     """One training step with all that it was made of; `state` is abstract, with shardings."""
 
     mesh: Mesh
-    rules: meshes.Rules
+    rules: tuple[tuple[str, str], ...]
     objective: Objective
     tx: optax.GradientTransformation
     schedule: optax.Schedule
@@ -58,7 +58,7 @@ def assemble(
 ) -> Assembly:
     """Builds what `config` describes over `devices`, by default those of JAX; touches no device memory."""
     section = dict(config["mesh"])
-    rules = section.pop("rules", ())
+    rules = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in section.pop("rules", ()))
     meshes.check_rules(rules)
     mesh = configs.call(meshes.make_mesh, section, "config.mesh", devices=devices)
     batch_size = config["data"]["batch_size"]

@@ -14,11 +14,12 @@ GIB = 2**30
 
 def compiled(function, gib, *, donate):
     """Compiles a function of one float32 array of so many GiB, for one v5e."""
-    sharding = jax.sharding.SingleDeviceSharding(compiling.devices(ONE)[0])
+    devices = compiling.devices(ONE)
+    sharding = jax.sharding.SingleDeviceSharding(devices[0])
     array = jax.ShapeDtypeStruct((int(gib * 2**21), 128), "float32", sharding=sharding)
     lowered = jax.jit(function, donate_argnums=0 if donate else ()).lower(array)
     return compiling.compile_lowered(
-        lowered, ONE, effort="fast", batch_size=1, model_flops=0, state_bytes={"batch": 0}
+        lowered, ONE, devices, effort="fast", batch_size=1, model_flops=0, state_bytes={"batch": 0}
     )
 
 
@@ -48,9 +49,11 @@ def test_another_refusal_is_one_line(monkeypatch):
 
     lowered = jax.jit(double).lower(jnp.zeros(3))
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
-    with pytest.raises(compiling.CompileError, match=r"^v5e:1x1: the compiler says: INTERNAL: Mosaic failed$"):
+    with pytest.raises(
+        compiling.CompileError, match=r"^v5e:1x1: the compiler says: INTERNAL: Mosaic failed$"
+    ):
         compiling.compile_lowered(
-            lowered, ONE, effort="full", batch_size=1, model_flops=0, state_bytes={}
+            lowered, ONE, (), effort="full", batch_size=1, model_flops=0, state_bytes={}
         )
 
 
