@@ -58,7 +58,7 @@ def assemble(
 ) -> Assembly:
     """Builds what `config` describes over `devices`, by default those of JAX; touches no device memory."""
     section = dict(config["mesh"])
-    rules = tuple((pattern, layout) for pattern, layout in section.pop("rules", ()))
+    rules = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in section.pop("rules", ()))
     meshes.check_rules(rules)
     mesh = configs.call(meshes.make_mesh, section, "config.mesh", devices=devices)
     batch_size = config["data"]["batch_size"]
