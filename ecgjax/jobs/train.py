@@ -11,7 +11,7 @@ SIGTERM or Ctrl-C saves and leaves with exit code 75; exit code 0 means trained.
 import functools
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import ml_collections
@@ -30,10 +30,11 @@ from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import pipeline
-from ecgjax.jobs import initial, setup, workdirs
+from ecgjax.jobs import initial, nonfinite, setup, workdirs
 from ecgjax.train import checkpoint, loop, optim, step
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.meter import NotFinite
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
@@ -164,6 +165,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     )
     try:
         state = fit(state)
+    except NotFinite as error:
+        _explain(error, workdir, batches, manifest)
     finally:  # A save under way is finished whatever stopped the loop.
         batches.close()
         writer.close()
@@ -175,6 +178,19 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         marker = {"step": int(state.step), "params": trees.digest(state.params)}
         write_json(workdir / "TRAINED", marker | ({"stopped_early": stopping.reason} if stopped else {}))
     return 0
+
+
+def _explain(
+    error: NotFinite, workdir: epath.Path, batches: pipeline.TrainBatches, manifest: manifests.Manifest
+) -> NoReturn:
+    """Ends the run with the examples that led there on file."""
+    path = workdir / "nonfinite" / f"{error.step}.json"
+    if runtime.is_lead():
+        nonfinite.write_report(path, error, batches, manifest)
+    raise ValueError(
+        f"{error} The examples of its batch, and which of them are not finite or extreme, are in {path}. What "
+        f"was saved before is whole: the same command goes on from there."
+    ) from error
 
 
 def _watch(what, section: Mapping[str, Any] | None, path: str):
