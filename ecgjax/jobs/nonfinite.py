@@ -1,11 +1,12 @@
 """What a run leaves behind where its loss was not finite: the batch of that step, example by example."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from etils import epath
 
+from ecgjax.core import distributed, runtime
 from ecgjax.core.files import write_json
 from ecgjax.data.manifest import Manifest
 from ecgjax.data.pipeline import TrainBatches
@@ -13,6 +14,18 @@ from ecgjax.train.meter import NotFinite
 
 _ROWS = 256
 """Read at once: a global batch need not fit into the memory of one host."""
+
+
+def stop(error: NotFinite, workdir: epath.Path, batches: TrainBatches, manifest: Manifest) -> NoReturn:
+    """Ends a run, with the examples that led there in WORKDIR/nonfinite/STEP.json."""
+    path = workdir / "nonfinite" / f"{error.step}.json"
+    if runtime.is_lead():
+        write_report(path, error, batches, manifest)
+    distributed.barrier("nonfinite")  # Whoever leaves first ends the others.
+    raise ValueError(
+        f"{error} The examples of its batch, and which of them are not finite or extreme, are in {path}. What was "
+        f"saved before is whole: the same command goes on from there."
+    ) from error
 
 
 def write_report(path: epath.Path, error: NotFinite, batches: TrainBatches, manifest: Manifest) -> None:

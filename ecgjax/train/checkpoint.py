@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
     CustomSteps,
@@ -17,7 +15,7 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from ecgjax.core import files, runtime
+from ecgjax.core import distributed, files, runtime
 from ecgjax.core.interfaces import Tree
 from ecgjax.train import checkpoint_files
 from ecgjax.train.checkpoint_files import COMMITTED, FORMAT, FormatError, Restored, directory_of
@@ -90,7 +88,7 @@ class Checkpoints:
         """
         for step in reversed(self._writer.steps()):
             directory = self._directory / str(step)
-            restored, damage = None, None
+            restored, damage = None, ""
             try:
                 restored = files.retried(
                     functools.partial(checkpoint_files.read, directory, state),
@@ -106,9 +104,10 @@ class Checkpoints:
                         f"Resume with the config and the ecgjax that wrote it, or choose another --workdir."
                     ) from None
                 damage = files.first_line(error)
-            if _everywhere(damage is None):
+            damages = distributed.gather("restored", damage)
+            if not any(damages):
                 return restored
-            self._set_aside(step, damage or "by another process")
+            self._set_aside(step, next(filter(None, damages)))
         return None
 
     def close(self) -> None:
@@ -127,15 +126,8 @@ class Checkpoints:
             if aside.exists():
                 aside.rmtree()
             (self._directory / str(step)).rename(aside)
-        _everywhere(True)  # Nobody lists what is there before it is moved.
+        distributed.barrier("set aside")  # Nobody lists what is there before it is moved.
         self._writer.reload()
-
-
-def _everywhere(ok: bool) -> bool:
-    """Whether it is so for every process; all of them wait for one another here."""
-    if jax.process_count() == 1:
-        return ok
-    return bool(multihost_utils.process_allgather(np.asarray(ok)).all())
 
 
 def write_params(

@@ -14,6 +14,9 @@ from ecgjax.core import trees
 from ecgjax.core.interfaces import Aux
 from ecgjax.train import checkpoint, loop, optim, state, step
 from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.gauge import Gauge
+from ecgjax.train.once import Once
+from ecgjax.train.profile import Profile
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
@@ -66,7 +69,8 @@ def program():
         {"name": "adamw", "schedule": {"name": "warmup_cosine", "learning_rate": 0.1, "warmup_steps": 2}},
         steps=STEPS,
     )
-    return mesh, tx, schedule, *step.compile_steps(OBJECTIVE, tx, mesh)
+    train_step, eval_step = step.compile_steps(OBJECTIVE, tx, mesh)
+    return mesh, tx, schedule, Once(train_step, "train step"), Once(eval_step, "eval step")
 
 
 def fit(
@@ -81,6 +85,7 @@ def fit(
     best=None,
     stopping=None,
     scores=None,
+    profile=None,
 ):
     """Trains in `workdir`, resuming what is there; a SIGTERM arrives once `stop_at` batches were read.
 
@@ -118,8 +123,10 @@ def fit(
             checkpoints=checkpoints,
             writer=writer,
             meta=META,
-            learning_rate=schedule,
+            rates={"learning_rate": schedule},
             name="test",
+            gauge=Gauge(chips=1),
+            profile=profile or Profile(),
             stopping=stopping,
         )
     finally:
@@ -285,3 +292,25 @@ def test_a_run_stops_early_at_the_same_step_however_often_it_was_interrupted(tmp
     assert checkpoint.steps(tmp_path)[-1] == 5
     said = "stopped early at step 5: val_score was worse than its best, 8, 3 times in a row"
     assert said in capsys.readouterr().err
+
+
+def test_a_batch_of_another_shape_is_refused_with_the_difference(tmp_path, monkeypatch):
+    place, sizes = meshes.to_global, iter([8, 8, 4])  # Of validation, of step 1, of step 2.
+
+    def shrinking(batch, mesh):
+        size = next(sizes)
+        return place({name: x[:size] for name, x in batch.items()}, mesh)
+
+    monkeypatch.setattr(meshes, "to_global", shrinking)
+    differs = r"batch\['ecg'\].* compiled with float32\[8\] and called with float32\[4\]"
+    with pytest.raises(ValueError, match=rf"(?s)the train step is compiled.*{differs}"):
+        fit(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["train", "eval"])
+def test_an_implicit_transfer_at_a_step_is_refused(tmp_path, monkeypatch, what):
+    if what == "train":
+        monkeypatch.setattr(loop, "mean_over", lambda *_: lambda now: {})
+    monkeypatch.setattr(meshes, "to_global", lambda batch, mesh: batch)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        fit(tmp_path)
