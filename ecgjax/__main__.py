@@ -15,6 +15,7 @@ VERBS = {
     "prepare": "raw recordings, or the synthetic cohort, to conditioned shards and a manifest",
     "inspect": "what a data directory or a workdir holds: counts, InputSpec, pictures",
     "train": "one training run into a workdir; run again to resume",
+    "plan": "memory, collectives and predicted speed of a training step on TPU slices, without a TPU",
     "evaluate": "results of a workdir's checkpoints, once or following a run",
     "convert": "published PyTorch weights to a workdir, or a workdir to PyTorch weights",
     "export": "embeddings of a checkpoint to Parquet and npz",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-GIB = 2**30
+GIB = 2.0**30
 _ASSUMED = "assumed: "
 
 
@@ -168,7 +168,7 @@ TPUS: Mapping[str, Chip] = {
 _NVIDIA = "https://www.nvidia.com/en-us/data-center/"
 
 
-def _gpu(name: str, kinds: tuple[str, ...], flops: float, gb: float, bandwidth: float, page: str) -> Chip:
+def _gpu(name: str, kinds: tuple[str, ...], flops: float, gb: int, bandwidth: float, page: str) -> Chip:
     fields = ("flops", "hbm_bytes", "hbm_bandwidth")
     return Chip(
         name=name,

@@ -17,9 +17,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import ml_collections
-import numpy as np
 from absl import flags
 from etils import epath
 from jax.sharding import Mesh
@@ -121,7 +119,7 @@ def train(
         {"orbax": Checkpoints}, section, "config.checkpoint", workdir=workdir, best=best
     )
     checkpoint.check_keep(open_checkpoints.keywords["keep"])
-    batches = _train_batches(config)
+    batches = _train_batches(config, mesh)
     validation = _validation_batches(config, manifest, mesh)
     watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
@@ -148,7 +146,7 @@ def train(
             stopping.resume(restored.meta.get("stop"))  # Absent where the run did not watch anything.
         runtime.say(f"{workdir}: resumed at step {int(state.step)}.")
     else:
-        state = states.create(objective, run.tx, mesh, rng.stream(config["seed"], "init"))
+        state = states.create(objective, run.tx, mesh, rng.stream(config["seed"], "init"), run.rules)
         if not fresh:  # Every checkpoint was damaged.
             sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
         state = initial.initialise(state, sources, workdir, frozen=objective.frozen_paths)
@@ -257,21 +255,15 @@ def _check_step(config: Mapping[str, Any], data: Data, run: Assembly, metrics: M
     run.train_step.eval_shape(run.state, batch, key)
 
 
-def _train_batches(config: Mapping[str, Any]) -> pipeline.TrainBatches:
+def _train_batches(config: Mapping[str, Any], mesh: Mesh) -> pipeline.TrainBatches:
     fields = {name: value for name, value in config["data"].items() if name != "validation_batch"}
     return configs.call(
         pipeline.train_batches,
         fields,
         "config.data",
         seed=config["seed"],
-        rows=_process_rows(config["data"]["batch_size"]),
+        rows=meshes.process_rows(mesh, config["data"]["batch_size"]),
     )
-
-
-def _process_rows(batch_size: int) -> np.ndarray:
-    """Rows of a global batch that this process delivers."""
-    local = batch_size // jax.process_count()
-    return jax.process_index() * local + np.arange(local)
 
 
 def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest, mesh: Mesh):
@@ -299,7 +291,7 @@ def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest,
         crop=data["crop"],
         modalities=data["modalities"],
         cache=data["cache"],
-        rows=_process_rows(size),
+        rows=meshes.process_rows(mesh, size),
     )
 
     def batches():

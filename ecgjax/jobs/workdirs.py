@@ -44,8 +44,7 @@ def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manif
             write_json(workdir / "manifest.json", manifest.to_json())
             write_json(workdir / "config.json", config)
         return
-    # Workdirs from before these existed.
-    changed = configs.differences({"accumulate": 1, **read_json(saved)}, config)
+    changed = configs.differences(_completed(read_json(saved)), config)
     changed = [line for line in changed if not line.endswith(_OFF)]
     harmful = [line for line in changed if not line.startswith(tuple(f"config.{name}" for name in _HARMLESS))]
     if harmful:
@@ -63,3 +62,8 @@ def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manif
             f"{workdir} was trained on data of fingerprint {before[:12]}, {config['data']['directory']} has "
             f"{manifest.fingerprint[:12]}; restore the data, or choose another --workdir."
         )
+
+
+def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a workdir, with what did not exist yet when it was made."""
+    return {"accumulate": 1, **config, "mesh": {"slices": 1, **config["mesh"]}}

@@ -17,7 +17,7 @@ class Gauge:
     """
 
     chips: int
-    flops: float | None = None
+    flops: int | None = None
     peak: float | None = None
 
     def read(self, *, step_s: float, examples_per_s: float) -> dict[str, float]:

@@ -66,7 +66,7 @@ def test_where_the_peak_is_known_mfu_is_of_the_whole_global_batch(masked_config,
 
 
 def test_a_run_beyond_the_range_says_that_nothing_is_profiled(tmp_path, capsys):
-    with train_job._profile((2, 4), tmp_path, step=4) as profile:
+    with train_job._profile((2, 4), epath.Path(tmp_path), step=4) as profile:
         profile.at(4, {})
     assert "--profile=2:4: the run goes on from step 4; nothing is profiled." in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

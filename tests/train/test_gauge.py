@@ -23,11 +23,11 @@ class Device:
 
 def test_mfu_is_model_flops_over_what_the_chips_could_do():
     # 4 chips of 100 FLOP/s could do 200 in half a second; the step needs 50.
-    read = Gauge(chips=4, flops=50.0, peak=100.0).read(step_s=0.5, examples_per_s=32.0)
+    read = Gauge(chips=4, flops=50, peak=100.0).read(step_s=0.5, examples_per_s=32.0)
     assert (read["mfu"], read["examples_per_s_per_chip"]) == (0.25, 8.0)
 
 
-@pytest.mark.parametrize("known", [{"flops": 1.0}, {"peak": 1.0}, {}])
+@pytest.mark.parametrize("known", [{"flops": 1}, {"peak": 1.0}, {}])
 def test_without_flops_or_peak_there_is_no_mfu(known):
     assert "mfu" not in Gauge(chips=1, **known).read(step_s=1.0, examples_per_s=1.0)
 
