@@ -32,12 +32,13 @@ from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import pipeline
-from ecgjax.jobs import agreement, initial, setup, workdirs
+from ecgjax.jobs import agreement, initial, nonfinite, setup, workdirs
 from ecgjax.jobs.assemble import Abstract, Assembly, Data, abstract_batch, abstract_key, assemble
 from ecgjax.train import checkpoint, loop, optim
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge, count_chips
+from ecgjax.train.meter import NotFinite
 from ecgjax.train.once import Once, counting
 from ecgjax.train.profile import Profile, parse_range
 from ecgjax.train.stall import Watchdog
@@ -186,6 +187,9 @@ def train(
         with counting() as compilations:
             state = fit(state)
         runtime.say(f"compiled: {_counts(compilations)}.")
+    except NotFinite as error:  # All processes have come here.
+        checkpoints.close()
+        nonfinite.stop(error, workdir, batches, manifest)
     except BaseException:
         if not distributed.several():  # The others may never come to the end of this save.
             checkpoints.close()

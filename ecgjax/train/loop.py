@@ -103,9 +103,11 @@ def fit(
     waits for the host; a checkpoint of step n holds the number of the batch after it, and what `stopping` knew then. A
     step is saved at the rhythm, and where its validation puts it among the best: only so the best are never lost.
     """
-    step = first = int(state.step)
+    step, scores = int(state.step), None
+    first = step
 
     def save(scores: Mapping[str, float] | None = None) -> None:
+        meter.check()  # No state is saved before its loss and gradient were seen to be finite.
         watched = {} if stopping is None else {"stop": stopping.to_json()}
         checkpoints.save(state, batches.next_batch, {**meta, **watched}, scores)
 
@@ -130,11 +132,12 @@ def fit(
                 state, metrics = train_step(state, batch, key)
             step += 1
             meter.flush()
+            meter.keep(step, metrics)
 
             last, scores = step == rhythm.steps, None
             saves = step % rhythm.save_every == 0 or last
             validates = step % rhythm.validate_every == 0 or last
-            if step % rhythm.log_every == 0 or saves or validates:  # What is saved was looked at before.
+            if step % rhythm.log_every == 0 or saves or validates:
                 meter.hold(step, metrics, examples=len(next(iter(batch.values()))))
             if validates:
                 watchdog.at(f"the validation of step {step}", rare=True)
@@ -151,9 +154,7 @@ def fit(
                 save(scores)
         watchdog.at("the last save", rare=True)
         meter.flush()
-        if not enough():
-            save()
-        checkpoints.wait()
+        checkpoints.finish(lambda: save(scores))
         if stopping is not None and stopping.stopped:
             runtime.say(f"stopped early at step {step}: {stopping.reason}.")
         elif step < rhythm.steps:
