@@ -74,6 +74,7 @@ def assemble(
         steps_per_epoch=max(data.epoch(config) // batch_size, 1),
     )
     step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
+    setup.check_norm_groups(config["objective"], batch_size=batch_size, accumulate=config["accumulate"])
     state = states.abstract_state(objective, tx, mesh, rules)
     train_step, eval_step = step.compile_steps(
         objective, tx, mesh, accumulate=config["accumulate"], rules=rules

@@ -113,6 +113,8 @@ def _iota(shape: str, order: str | None) -> list[int]:
 
 def _along(devices: list[int], axes: Mapping[str, int], chosen: Sequence[tuple[str, str, str]]) -> Groups:
     """The devices of a mesh in groups along some of its axes, or along parts of them."""
+    if unknown := {name for name, _, _ in chosen} - set(axes):
+        raise ValueError(f"replica_groups name axes {sorted(unknown)}, the mesh has {list(axes)}.")
     dims, taken = [], {}
     for name, size in axes.items():
         parts = sorted((int(before), int(width)) for n, before, width in chosen if n == name and width)

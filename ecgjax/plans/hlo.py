@@ -136,8 +136,8 @@ def parse_module(text: str) -> Module:
             body[instruction.name] = instruction
             if line.lstrip().startswith("ROOT "):
                 root = instruction
-    if entry is None:
-        raise ValueError("the HLO text has no ENTRY computation; it was cut.")
+    if entry not in computations:
+        raise ValueError("the HLO text has no whole ENTRY computation; it was cut.")
     partitions = re.search(r"num_partitions=(\d+)", header)
     return Module(computations, computations[entry], int(partitions[1]) if partitions else 1)
 

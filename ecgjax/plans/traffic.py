@@ -9,16 +9,26 @@ import numpy as np
 
 from ecgjax.plans.hlo import ArrayType, Computation, Instruction, Module, Type, arrays
 
-NAMES_ONLY = frozenset(
-    "parameter constant tuple get-tuple-element bitcast after-all add-dependency opt-barrier optimization-barrier "
-    "partition-id replica-id while conditional call async-start async-update async-done domain".split()
-)
+NAMES_ONLY = {
+    *(
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "add-dependency",
+        "domain",
+    ),
+    *("opt-barrier", "optimization-barrier", "partition-id", "replica-id"),
+    *("while", "conditional", "call", "async-start", "async-update", "async-done"),
+}
 """Opcodes that move nothing: they name, or what they call is counted instead."""
 
-BOOKKEEPING = frozenset(
-    "AllocateBuffer ConcatBitcast SliceId AsyncCollectiveStart AsyncCollectiveDone AssumeGatherIndicesInBound "
-    "GatherScatterIndicesBitpacked".split()
-)
+BOOKKEEPING = {
+    *("AllocateBuffer", "ConcatBitcast", "SliceId", "AsyncCollectiveStart", "AsyncCollectiveDone"),
+    *("AssumeGatherIndicesInBound", "GatherScatterIndicesBitpacked"),
+}
 """Custom calls that are no kernels: they place and name buffers."""
 
 
