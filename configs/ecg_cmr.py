@@ -23,8 +23,8 @@ was measured here, for want of its data. Set config.steps to 300 * examples // 2
                 own; name a binary label as config.objective.online.label (the published one was CAD)
 `frozen_cmr`    `paper` with the image encoder as SimCLR left it (the reference's "frozen" strategy)
 `unet`          `paper` with the reference's U-Net preset: the phases ES and ED, hidden width 32, Adam 3e-3
-`scaled`        ours, for a pod and a cohort of more than 32,768 pairs: the base ViT beside the ResNet-50, a global batch
-                of 32,768, of which the encoders see sixteen parts one after the other and the loss all, AdamW 1e-3. Not
+`scaled`        ours, for a pod and a cohort of more than 32,768 pairs: the base ViT beside the ResNet-50, a global
+                batch of 32,768, which the encoders see in sixteen parts and the loss as a whole, AdamW 1e-3. Not
                 measured; planned for 16 to 256 chips:
 
     python -m ecgjax plan --config=configs/ecg_cmr.py:scaled --topology=v5e:4x4,v5e:16x16,v5p:4x4x8,v6e:16x16
