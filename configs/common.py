@@ -38,6 +38,7 @@ def training() -> ConfigDict:
         }
     )
     config.accumulate = 1  # Microbatches of one update; data.batch_size stays that of the update.
+    config.grad_cache = 1  # Encoders see the batch in so many parts, a contrastive loss still all of it.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})
     # Beside the last `keep` and those in `preserve`: the best by a validation metric, where one is named.
     config.checkpoint = ConfigDict({"keep": 2, "preserve": (0,), "best": _watched(keep=5)})

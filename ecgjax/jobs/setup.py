@@ -31,6 +31,7 @@ SECTIONS = (
     "objective",
     "optimizer",
     "accumulate",
+    "grad_cache",
     "mesh",
     "checkpoint",
     "stop",

@@ -92,6 +92,14 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         steps_per_epoch=max(_examples(config, manifest) // batch_size, 1),
     )
     step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
+    step.check_grad_cache(
+        config["grad_cache"],
+        objective=objective,
+        name=config["objective"]["name"],
+        accumulate=config["accumulate"],
+        batch_size=batch_size,
+        mesh=mesh,
+    )
     rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}
     rhythm = configs.call(loop.Rhythm, rhythm_fields, "config")
     stopping = _watch(Stopping, config["stop"], "config.stop")
@@ -104,7 +112,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
     iterator = _train_iterator(config)
     validation = _validation_batches(config, manifest, mesh)
     abstract = states.abstract_state(objective, tx, mesh)
-    train_step, eval_step = step.compile_steps(objective, tx, mesh, accumulate=config["accumulate"])
+    parts = {name: config[name] for name in ("accumulate", "grad_cache")}
+    train_step, eval_step = step.compile_steps(objective, tx, mesh, **parts)
     watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
     _check_step(config, manifest, abstract, train_step, eval_step, metrics)
@@ -287,6 +296,11 @@ def _describe(config: Mapping[str, Any], spec: InputSpec, state: Tree, mesh: Mes
         runtime.say(
             f"batch: {config['accumulate']} microbatches of {size} examples; a contrastive loss has its negatives, "
             f"and batch norm its statistics, within one of them"
+        )
+    if config["grad_cache"] > 1:
+        runtime.say(
+            f"encoders: {config['grad_cache']} parts of a batch, one after the other; batch norm has its statistics "
+            f"within one of them, a contrastive loss its negatives in all"
         )
     for watch in watched:
         if watch is not None:

@@ -13,7 +13,7 @@ from ecgjax.train import checkpoint
 
 _HARMLESS = (
     *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
-    "data.validation_batch",
+    *("data.validation_batch", "objective.tile"),
     "stop",  # When to end is for the watcher to say; the updates until then stay the same.
 )
 """Sections that may change on resume: they do not change what is trained."""
@@ -40,7 +40,7 @@ def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manif
             write_json(workdir / "config.json", config)
         return
     # Workdirs from before these existed.
-    changed = configs.differences({"accumulate": 1, **read_json(saved)}, config)
+    changed = configs.differences({"accumulate": 1, "grad_cache": 1, **read_json(saved)}, config)
     changed = [line for line in changed if not line.endswith(_OFF)]
     harmful = [line for line in changed if not line.startswith(tuple(f"config.{name}" for name in _HARMLESS))]
     if harmful:

@@ -40,6 +40,14 @@ class Pairs(NamedTuple):
         """The whole of it, for batches whose logits fit."""
         return self.alike(self.rows, self.columns)
 
+    def __or__(self, other: "Pairs") -> "Pairs":
+        """Alike by one or by the other."""
+
+        def alike(rows, columns):
+            return self.alike(rows[0], columns[0]) | other.alike(rows[1], columns[1])
+
+        return Pairs((self.rows, other.rows), (self.columns, other.columns), alike)
+
 
 STRANGERS = Pairs((), (), lambda rows, columns: jnp.zeros((), bool))
 """No two rows are alike."""
