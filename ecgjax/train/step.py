@@ -85,9 +85,10 @@ def compile_steps(
     *,
     accumulate: int = 1,
     grad_cache: int = 1,
+    rules: meshes.Rules = (),
 ):
     """Jits both steps over the mesh; the state is donated, batches arrive split over all devices."""
-    state = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(objective, tx, mesh))
+    state = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(objective, tx, mesh, rules))
     batch, whole = meshes.batch_sharding(mesh), meshes.replicated(mesh)
     train = jax.jit(
         make_train_step(objective, tx, accumulate=accumulate, grad_cache=grad_cache, mesh=mesh),

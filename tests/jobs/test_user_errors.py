@@ -121,6 +121,8 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
         ("data.modalities", ("ekg",), r"config\.data\.modalities: asked for \['ekg'\]"),
         ("data.pairing", "wrong", r"config\.data\.pairing: unknown 'wrong'"),
         ("mesh.fsdp", 3, r"config\.mesh\.fsdp is 3"),
+        ("mesh.slices", 3, r"config\.mesh\.slices is 3"),
+        ("mesh.rules", (("qvk/kernel", "fsdp"),), r"config\.mesh\.rules\[0\]: 'qvk/kernel' finds no leaf"),
         ("checkpoint.keep", 1, r"config\.checkpoint\.keep is 1"),
         ("optimizer.name", "adamv", r"config\.optimizer\.name: unknown 'adamv'.*'adamw'"),
         ("optimizer.schedule.warmup_steps", 8, r"warmup_steps is 8, which must lie in \[0, 8\)"),
