@@ -58,7 +58,7 @@ def assemble(
 ) -> Assembly:
     """Builds what `config` describes over `devices`, by default those of JAX; touches no device memory."""
     section = dict(config["mesh"])
-    rules = tuple((pattern, layout) for pattern, layout in section.pop("rules", ()))
+    rules = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in section.pop("rules", ()))
     meshes.check_rules(rules)
     mesh = configs.call(meshes.make_mesh, section, "config.mesh", devices=devices)
     batch_size = config["data"]["batch_size"]
@@ -81,6 +81,9 @@ def assemble(
         accumulate=config["accumulate"],
         batch_size=batch_size,
         mesh=mesh,
+    )
+    setup.check_norm_groups(
+        config["objective"], examples=batch_size // config["accumulate"] // config["grad_cache"]
     )
     state = states.abstract_state(objective, tx, mesh, rules)
     parts = {name: config[name] for name in ("accumulate", "grad_cache")}

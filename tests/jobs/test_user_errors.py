@@ -10,6 +10,7 @@ import ecgjax.__main__ as program
 from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.data.manifest import read_manifest
+from ecgjax.jobs import setup
 from ecgjax.jobs import train as train_job
 from ecgjax.models.vit import patchify
 
@@ -139,6 +140,11 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
         ),
         ("init_from.also", ({"workdir": ""},), r"config\.init_from\.also\[0\]\.step: missing"),
         ("accumulate", 3, r"config\.accumulate is 3, which does not divide the 2 examples"),
+        (
+            "grad_cache",
+            2,
+            r"config\.grad_cache is 2, but the loss of objective masked is a mean over examples",
+        ),
         ("stop.metric", "val_los", r"config\.stop\.mode: unknown None; choose from max, min"),
         ("stop", {**WATCH, "patience": -1, "max_delta": 0.0}, r"config\.stop\.patience is -1"),
         (
@@ -212,3 +218,12 @@ def _at(config, path):
     for key in path.split(".") if path else ():
         config = config[key]
     return config
+
+
+def test_a_norm_group_that_does_not_divide_the_batch_is_refused():
+    section = {"name": "cross_modal", "ecg": {"name": "vit"}, "cmr": {"name": "resnet", "norm_group": 12}}
+    with pytest.raises(
+        ValueError, match=r"config\.objective\.cmr\.norm_group is 12.*the 32 examples.*16, 32\]"
+    ):
+        setup.check_norm_groups(section, examples=32)
+    setup.check_norm_groups(section, examples=24)

@@ -112,3 +112,30 @@ def test_tiles_in_a_ring_give_value_and_gradient_of_the_plain_losses(shape, worl
         got = run(z0, z1, jax.device_put(scalars, meshes.replicated(mesh)), who)
     assert len(got["nt_xent"][1][0].sharding.device_set) == mesh.size
     close(jax.device_get(got), whole)
+
+
+def test_ranks_in_tiles_are_the_plain_ones_and_a_tie_counts_against_the_row(world):
+    z0, z1, *_ = world
+    mesh = meshes.make_mesh(data=2, fsdp=2, devices=jax.devices()[:4])
+    near = z0.at[:8].set(z1[:8])  # Some find their own.
+    with jax.set_mesh(mesh):
+        got = jax.jit(functools.partial(blockwise.ranks, size=2))(near, z1)
+    np.testing.assert_array_equal(got, contrastive.ranks(near, z1))
+    assert set(got[:8].tolist()) == {0} < set(got.tolist())
+    collapsed = jnp.broadcast_to(z0[0], z0.shape)
+    assert (blockwise.ranks(collapsed, collapsed, size=B) == B - 1).all()
+
+
+def test_a_tile_that_leaves_out_everything_has_a_gradient(world):
+    z0, z1, *_ = world
+    everyone = Pairs((), (), lambda rows, columns: jnp.ones((), bool))
+    loss = functools.partial(blockwise.info_nce, z1=z1, temperature=0.1, pairs=everyone, size=1)
+    value, gradient = jax.value_and_grad(loss)(z0)
+    np.testing.assert_allclose(value, 0, atol=1e-6)  # Nothing but the own pair is left.
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+def test_columns_that_no_tile_divides_are_refused(world):
+    z0, z1, *_ = world
+    with pytest.raises(ValueError, match="tiles of 5 columns do not divide the 32 that a device holds"):
+        blockwise.info_nce(z0, z1, temperature=0.1, size=5)
