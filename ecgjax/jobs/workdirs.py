@@ -13,7 +13,7 @@ from ecgjax.train import checkpoint
 
 _HARMLESS = (
     *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
-    "data.validation_batch",
+    *("data.validation_batch", "objective.tile"),
     # How blocks run: equal to float tolerance.
     *(
         f"objective.{part}.{how}"
@@ -72,4 +72,4 @@ def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manif
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a workdir, with what did not exist yet when it was made."""
-    return {"accumulate": 1, **config, "mesh": {"slices": 1, **config["mesh"]}}
+    return {"accumulate": 1, "grad_cache": 1, **config, "mesh": {"slices": 1, **config["mesh"]}}

@@ -131,7 +131,13 @@ def older(trained, tmp_path):
     for path in (workdir / "config.json", workdir / "checkpoints" / "8" / "meta" / "metadata"):
         tree = read_json(path)
         config = tree.get("config", tree)
-        del config["accumulate"], config["stop"], config["checkpoint"]["best"], config["init_from"]["also"]
+        del (
+            config["accumulate"],
+            config["grad_cache"],
+            config["stop"],
+            config["checkpoint"]["best"],
+            config["init_from"]["also"],
+        )
         path.write_text(json.dumps(tree))
     return workdir
 
