@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Int
@@ -183,6 +183,16 @@ def to_global(batch: Batch, mesh: Mesh) -> Mapping[str, jax.Array]:
     return {
         name: jax.make_array_from_process_local_data(sharding, np.asarray(x)) for name, x in batch.items()
     }
+
+
+def to_host(tree: Tree) -> Tree:
+    """The whole tree in every process, one leaf at a time where none holds it whole; every process must call it."""
+
+    def whole(leaf: jax.Array):
+        held = leaf.is_fully_addressable or leaf.is_fully_replicated
+        return jax.device_get(leaf) if held else multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(whole, tree)
 
 
 def _divisors(count: int) -> list[int]:

@@ -6,6 +6,10 @@
 The workdir receives config.json, input_spec.json, manifest.json, metrics.jsonl, tensorboard/, checkpoints/<step>/
 and, once the last save is final, TRAINED. `--dry_run` checks everything that can be known beforehand.
 SIGTERM or Ctrl-C saves and leaves with exit code 75; exit code 0 means trained.
+
+Several processes, one a host, run this same command; SLURM, GKE and Cloud TPUs tell them of each other, elsewhere
+  --coordinator=HOST:PORT --processes=N --process=I
+does. SIGTERM to one of them saves and ends all; where one dies, the others say so and leave with exit code 76.
 """
 
 import functools
@@ -13,7 +17,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import ml_collections
 from absl import flags
 from etils import epath
@@ -21,18 +24,22 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 import ecgjax
+from ecgjax.core import chips, distributed, flops, rng, runtime, trees
 from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
-from ecgjax.core import rng, runtime, trees
 from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import pipeline
-from ecgjax.jobs import initial, setup, workdirs
-from ecgjax.train import checkpoint, loop, optim, step
+from ecgjax.jobs import agreement, initial, setup, workdirs
+from ecgjax.jobs.assemble import Abstract, Assembly, Data, abstract_batch, abstract_key, assemble
+from ecgjax.train import checkpoint, loop, optim
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.gauge import Gauge, count_chips
+from ecgjax.train.once import Once, counting
+from ecgjax.train.profile import Profile, parse_range
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
@@ -43,11 +50,15 @@ INTERRUPTED = 75
 def define() -> None:
     """Declares the flags of this job."""
     runtime.define_compile_cache()
+    distributed.define()
     config_flags.DEFINE_config_file(
         "config", help_string="Training config: FILE or FILE:ARG.", lock_config=True
     )
     flags.DEFINE_string("workdir", None, "Directory of this run; local or gs://.")
     flags.DEFINE_bool("dry_run", False, "Check and print what would be trained, then stop.")
+    flags.DEFINE_string(
+        "profile", None, "START:STOP: trace the steps after START up to STOP into WORKDIR/profile."
+    )
 
 
 def run(args: flags.FlagValues) -> int:
@@ -58,15 +69,23 @@ def run(args: flags.FlagValues) -> int:
     # Before the first compilation: later it would stay unused.
     own = None if args.dry_run else workdir / "compile_cache"
     runtime.start(compile_cache=args.compile_cache or own)
-    return train(args.config, workdir, dry_run=args.dry_run)
+    distributed.start(args)
+    return train(args.config, workdir, dry_run=args.dry_run, profile=args.profile)
 
 
-def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bool = False) -> int:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    *,
+    dry_run: bool = False,
+    profile: str | None = None,
+) -> int:
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
     configs.check_sections(config, setup.SECTIONS)
     config = configs.plain(config)
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
     configs.check_set(config, "data.directory", "steps")
+    traced = None if profile is None else parse_range(profile, steps=config["steps"])
     for name in ("directory", "similarity"):
         if config["data"][name]:  # An evaluation job may run from elsewhere.
             config["data"][name] = os.fspath(absolute(config["data"][name]))
@@ -75,27 +94,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         if section["workdir"]:
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
-    section = dict(config["mesh"])
-    rules = section.pop("rules", ())
-    meshes.check_rules(rules)
-    mesh = configs.call(meshes.make_mesh, section, "config.mesh", devices=jax.devices())
-    meshes.check_batch_size(config["data"]["batch_size"], mesh)
-    objective = setup.make_objective(
-        config["objective"],
-        spec=manifest.input_spec,
-        crop=config["data"]["crop"],
-        labels=setup.label_columns(manifest),
-    )
-    batch_size = config["data"]["batch_size"]
-    tx, schedule = optim.build(
-        config["optimizer"],
-        steps=config["steps"],
-        frozen=objective.frozen_paths,
-        batch_size=batch_size,
-        steps_per_epoch=max(_examples(config, manifest) // batch_size, 1),
-    )
-    step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
-    setup.check_norm_groups(config["objective"], batch_size=batch_size, accumulate=config["accumulate"])
+    agreement.check(agreement.items(config, workdir))
+    data = Data.of(manifest)
+    run = assemble(config, data)
+    objective, mesh, abstract = run.objective, run.mesh, run.state
     rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}
     rhythm = configs.call(loop.Rhythm, rhythm_fields, "config")
     stopping = _watch(Stopping, config["stop"], "config.stop")
@@ -105,77 +107,117 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, *, dry_run: bo
         {"orbax": Checkpoints}, section, "config.checkpoint", workdir=workdir, best=best
     )
     checkpoint.check_keep(open_checkpoints.keywords["keep"])
-    iterator = _train_iterator(config)
+    batches = _train_batches(config, mesh)
     validation = _validation_batches(config, manifest, mesh)
-    abstract = states.abstract_state(objective, tx, mesh, rules)
-    train_step, eval_step = step.compile_steps(
-        objective, tx, mesh, accumulate=config["accumulate"], rules=rules
-    )
     watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
-    _check_step(config, manifest, abstract, train_step, eval_step, metrics)
+    _check_step(config, data, run, metrics)
+    if not (workdir / "TRAINED").exists():
+        checkpoint.check_resumable(workdir)
     fresh = not checkpoint.steps(workdir)
     sources = initial.open_sources(config, manifest.input_spec, abstract, mesh) if fresh else ()
     if dry_run:
         _describe(config, manifest.input_spec, abstract, mesh, watched=(best, stopping))
         return 0
 
-    workdirs.open_workdir(workdir, config, manifest)
+    with distributed.lead_first("workdir"):
+        workdirs.open_workdir(workdir, config, manifest)
     if (workdir / "TRAINED").exists():
         runtime.say(f"{workdir} is trained already.")
         return 0
     checkpoints = open_checkpoints()
-    restored = checkpoints.restore_latest(abstract, iterator)
+    restored = checkpoints.restore_latest(abstract)
     if restored is not None:
         state = restored.state
+        batches.seek(restored.next_batch)
         if stopping is not None:
             stopping.resume(restored.meta.get("stop"))  # Absent where the run did not watch anything.
         runtime.say(f"{workdir}: resumed at step {int(state.step)}.")
     else:
-        state = states.create(objective, tx, mesh, rng.stream(config["seed"], "init"), rules)
+        state = states.create(objective, run.tx, mesh, rng.stream(config["seed"], "init"), run.rules)
         if not fresh:  # Every checkpoint was damaged.
             sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
         state = initial.initialise(state, sources, workdir, frozen=objective.frozen_paths)
     runtime.say(
         f"{workdir}: {config['objective']['name']}, {trees.count(state.params):,} parameters, "
-        f"{_examples(config, manifest)} training examples, {runtime.devices()}."
+        f"{data.epoch(config)} training examples, {runtime.devices()}."
     )
     key = rng.stream(config["seed"], "step")
     meta = {
         "config": config,
         "input_spec": manifest.input_spec.to_json(),
-        "labels": list(setup.label_columns(manifest)),
+        "labels": list(data.labels),
         "fingerprint": manifest.fingerprint,
         "version": ecgjax.__version__,
     }
     writer = MetricWriter(workdir, start_step=int(state.step))
+    score = Once(run.eval_step, "eval step")
     fit = functools.partial(
         loop.fit,
-        train_step=train_step,
-        validate=loop.mean_over(eval_step, validation, rng.stream(config["seed"], "validation"), mesh),
-        iterator=iterator,
+        train_step=Once(run.train_step, "train step"),
+        validate=loop.mean_over(score, validation, rng.stream(config["seed"], "validation"), mesh),
+        batches=batches,
         key=key,
         mesh=mesh,
         rhythm=rhythm,
         checkpoints=checkpoints,
         writer=writer,
         meta=meta,
-        learning_rate=schedule,
+        rates=optim.rates(config["optimizer"], run.schedule),
         name=workdir.name,
+        gauge=_gauge(run, abstract_batch(config, data, abstract)),
+        profile=_profile(traced, workdir, step=int(state.step)),
         stopping=stopping,
     )
     try:
-        state = fit(state)
-    finally:  # A save under way is finished whatever stopped the loop.
-        writer.close()
+        with counting() as compilations:
+            state = fit(state)
+        runtime.say(f"compiled: {_counts(compilations)}.")
+    except BaseException:
+        if not distributed.several():  # The others may never come to the end of this save.
+            checkpoints.close()
+        raise
+    else:  # A save under way is finished whatever stopped the loop.
         checkpoints.close()
+    finally:
+        batches.close()
+        writer.close()
     stopped = stopping is not None and stopping.stopped
     if int(state.step) < rhythm.steps and not stopped:
         return INTERRUPTED
+    marker = {"step": int(state.step), "params": trees.digest(meshes.to_host(state.params))}
     if runtime.is_lead():
-        marker = {"step": int(state.step), "params": trees.digest(state.params)}
         write_json(workdir / "TRAINED", marker | ({"stopped_early": stopping.reason} if stopped else {}))
     return 0
+
+
+def _gauge(run: Assembly, batch: Abstract) -> Gauge:
+    """Says why where there will be no MFU."""
+    devices = run.mesh.devices.flatten().tolist()
+    chip = chips.of_kind(devices[0].device_kind)
+    if chip is None:
+        runtime.say(
+            f"no MFU: nobody has entered the peak of {devices[0].device_kind!r} in ecgjax/core/chips.py."
+        )
+        return Gauge(chips=count_chips(devices))
+    return Gauge(chips=count_chips(devices), flops=flops.model_flops(run.objective, batch), peak=chip.flops)
+
+
+def _profile(traced: tuple[int, int] | None, workdir: epath.Path, *, step: int) -> Profile:
+    if traced is None:
+        return Profile()
+    start, stop = traced
+    if step >= stop:
+        runtime.say(f"--profile={start}:{stop}: the run goes on from step {step}; nothing is profiled.")
+    return Profile(workdir / "profile", start=start, stop=stop)
+
+
+def _counts(compilations: Mapping[str, int]) -> str:
+    """How often each step was compiled in this process; the loop evaluates schedules and keys beside them."""
+    steps = {name: compilations[name] for name in ("train_step", "eval_step")}
+    others = sum(compilations.values()) - sum(steps.values())
+    said = [f"{name.replace('_', ' ')} {count} x" for name, count in steps.items()]
+    return ", ".join([*said, f"{others} small programs beside them"])
 
 
 def _watch(what, section: Mapping[str, Any] | None, path: str):
@@ -185,64 +227,29 @@ def _watch(what, section: Mapping[str, Any] | None, path: str):
     return configs.call(what, section, path)
 
 
-def _check_step(
-    config: Mapping[str, Any],
-    manifest: manifests.Manifest,
-    state: states.TrainState,
-    train_step,
-    eval_step,
-    metrics: Mapping[str, str],
-) -> None:
+def _check_step(config: Mapping[str, Any], data: Data, run: Assembly, metrics: Mapping[str, str]) -> None:
     """Traces one step on shapes alone, so that what only the loss can know is said before any work.
 
     `metrics` are names of validation metrics, by the config path that asks for them.
     """
-    wanted = config["data"]["modalities"]
-    missing = [m for m in ("ecg", "cmr") if m in state.params and m not in wanted]
-    if missing:
-        raise ValueError(
-            f"config.data.modalities is {wanted}, but objective {config['objective']['name']} reads {missing} as well."
-        )
-    size, spec = config["data"]["batch_size"], manifest.input_spec
-    batch = {
-        "label": jax.ShapeDtypeStruct((size, len(manifest.targets)), "float32"),
-        "subject": jax.ShapeDtypeStruct((size, 2), "uint32"),
-        "index": jax.ShapeDtypeStruct((size,), "int32"),
-        "mask": jax.ShapeDtypeStruct((size,), "bool"),
-    }
-    if "ecg" in wanted:
-        shape = (size, len(spec.ecg.leads), config["data"]["crop"])
-        batch["ecg"] = jax.ShapeDtypeStruct(shape, "float32")
-    if "cmr" in wanted:
-        shape = (size, spec.cmr.height, spec.cmr.width, len(spec.cmr.frames))
-        batch["cmr"] = jax.ShapeDtypeStruct(shape, "float32")
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch, key = abstract_batch(config, data, run.state), abstract_key()
     if metrics:
-        known = [f"val_{name}" for name in eval_step.eval_shape(state, batch, key)]
+        seen = {name: array for name, array in batch.items() if name != "similarity"}  # Of training alone.
+        known = [f"val_{name}" for name in run.eval_step.eval_shape(run.state, seen, key)]
         for path, name in metrics.items():
             if name not in known:
                 raise ValueError(f"{path} is {name!r}; validation knows {', '.join(known)}.")
-    if config["data"]["similarity"]:  # Comes with training batches only.
-        examples = manifest.split("train").examples
-        batch["similarity"] = jax.ShapeDtypeStruct((size, examples), "float32")
-    train_step.eval_shape(state, batch, key)
+    run.train_step.eval_shape(run.state, batch, key)
 
 
-def _examples(config: Mapping[str, Any], manifest: manifests.Manifest) -> int:
-    """Of one epoch; of so many labels, which end with a whole subject, a few may stay unused."""
-    examples, limit = manifest.split("train").examples, config["data"]["max_labels"]
-    return examples if limit is None else min(examples, limit)
-
-
-def _train_iterator(config: Mapping[str, Any]):
+def _train_batches(config: Mapping[str, Any], mesh: Mesh) -> pipeline.TrainBatches:
     fields = {name: value for name, value in config["data"].items() if name != "validation_batch"}
     return configs.call(
         pipeline.train_batches,
         fields,
         "config.data",
         seed=config["seed"],
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
+        rows=meshes.process_rows(mesh, config["data"]["batch_size"]),
     )
 
 
@@ -271,8 +278,7 @@ def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest,
         crop=data["crop"],
         modalities=data["modalities"],
         cache=data["cache"],
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
+        rows=meshes.process_rows(mesh, size),
     )
 
     def batches():

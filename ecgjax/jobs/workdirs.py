@@ -29,8 +29,13 @@ _OFF = tuple(f": absent -> {value}" for value in (None, [], {}))
 
 
 def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manifests.Manifest) -> None:
-    """Creates the workdir, or checks that it belongs to this config and data."""
+    """Creates the workdir, or checks that it belongs to this config and data; of several processes the lead first."""
     saved = workdir / "config.json"
+    if not runtime.is_lead() and not saved.exists():
+        raise ValueError(
+            f"{workdir} holds no config.json, though process 0 has just written it there: the processes do not see "
+            f"one directory. Choose a --workdir on a file system that all share, or a gs:// bucket."
+        )
     if not saved.exists() or not checkpoint.steps(workdir):  # Nothing saved, nothing to protect.
         strangers = (
             sorted(p.name for p in workdir.iterdir() if p.name != "compile_cache") if workdir.exists() else []

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -16,20 +15,21 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from ecgjax.core import files, runtime, trees
+from ecgjax.core import runtime
 from ecgjax.core.interfaces import Tree
+from ecgjax.train import checkpoint_files
+from ecgjax.train.checkpoint_files import COMMITTED, FORMAT, FormatError, directory_of, first_line
 from ecgjax.train.state import TrainState
 from ecgjax.train.watch import Best, KeepBest, finite
 
-_COMMITTED = "commit_success.txt"
-_TREES = ("params", "extra", "opt_state")
 _SCORES = "validation"
 
 
 class Restored(NamedTuple):
-    """A checkpoint as read: the state, and what the run wrote beside it."""
+    """A checkpoint as read: the state, the number of the next batch, and what the run wrote beside them."""
 
     state: TrainState
+    next_batch: int
     meta: Mapping[str, Any]
 
 
@@ -49,7 +49,7 @@ class Checkpoints:
         best: Best | None = None,
     ):
         check_keep(keep)
-        self._directory, self._best = _path(workdir), best
+        self._directory, self._best = directory_of(workdir), best
         self._directory.mkdir(parents=True, exist_ok=True)
         self._scores = {} if best is None else read_scores(workdir)
         policies: list[PreservationPolicy] = [LatestN(keep), CustomSteps(tuple(preserve))]
@@ -69,7 +69,7 @@ class Checkpoints:
     def save(
         self,
         state: TrainState,
-        iterator: grain.DatasetIterator,
+        next_batch: int,
         meta: Mapping[str, Any],
         scores: Mapping[str, float] | None = None,
     ) -> None:
@@ -83,28 +83,22 @@ class Checkpoints:
         if scores is not None:
             self._scores[step] = finite(scores)
             meta = {**meta, _SCORES: self._scores[step]}
-        items = {name: ocp.args.StandardSave(getattr(state, name)) for name in _TREES if _leaves(state, name)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **items, data=grain.checkpoint.CheckpointSave(iterator), meta=ocp.args.JsonSave(dict(meta))
-            ),
-            force=True,
-        )
+        self._manager.save(step, args=checkpoint_files.arguments(state, next_batch, meta), force=True)
 
-    def restore_latest(self, state: TrainState, iterator: grain.DatasetIterator) -> Restored | None:
-        """Restores the newest readable checkpoint into the shapes and shardings of `state`, and the iterator.
+    def restore_latest(self, state: TrainState) -> Restored | None:
+        """Restores the newest readable checkpoint into the shapes and shardings of `state`.
 
         A checkpoint that cannot be read is moved to `damaged/`, said aloud, and the one before is taken; one that
-        is whole but belongs to another model is an error.
+        is whole but belongs to another model, or is of another format, is an error.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
+            directory = self._directory / str(step)
             try:
-                if not (self._directory / str(step) / _COMMITTED).exists():
-                    raise ValueError(f"{_COMMITTED} is missing: the save did not finish")
-                return self._restore(step, state, iterator)
+                return _restore(directory, state)
+            except FormatError:
+                raise
             except (ValueError, KeyError, OSError) as error:
-                if lines := _misfits(self._directory / str(step), state):
+                if lines := checkpoint_files.misfits(directory, state):
                     raise ValueError(
                         f"checkpoint {step} of {self._directory.parent} is of another model: {'; '.join(lines[:5])}. "
                         f"Resume with the config and the ecgjax that wrote it, or choose another --workdir."
@@ -121,24 +115,11 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def _restore(self, step: int, state: TrainState, iterator: grain.DatasetIterator) -> Restored:
-        items = {
-            name: ocp.args.StandardRestore(getattr(state, name)) for name in _TREES if _leaves(state, name)
-        }
-        read = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                **items, data=grain.checkpoint.CheckpointRestore(iterator), meta=ocp.args.JsonRestore()
-            ),
-        )
-        parts = {name: read[name] if name in items else getattr(state, name) for name in _TREES}
-        return Restored(TrainState(jnp.asarray(step, jnp.int32), **parts), read["meta"])
-
     def _set_aside(self, step: int, error: Exception) -> None:
         self._scores.pop(step, None)
         aside = self._directory.parent / "damaged" / str(step)
         runtime.say(
-            f"checkpoint {step} of {self._directory.parent} cannot be read ({_first_line(error)}); moved to {aside}, "
+            f"checkpoint {step} of {self._directory.parent} cannot be read ({first_line(error)}); moved to {aside}, "
             f"falling back to the one before."
         )
         if runtime.is_lead():
@@ -149,14 +130,29 @@ class Checkpoints:
         self._manager.reload()
 
 
+def _restore(directory: epath.Path, state: TrainState) -> Restored:
+    if not (directory / COMMITTED).exists():
+        raise ValueError(f"{COMMITTED} is missing: the save did not finish")
+    meta = checkpoint_files.read_meta(directory)
+    checkpoint_files.check_format(directory, meta)
+    next_batch = checkpoint_files.read_next_batch(directory)
+    parts = {
+        name: checkpoint_files.read_tree(directory / name, getattr(state, name))
+        for name in checkpoint_files.TREES
+    }
+    return Restored(TrainState(jnp.asarray(int(directory.name), jnp.int32), **parts), next_batch, meta)
+
+
 def write_params(
     workdir: epath.PathLike, step: int, params: Tree, extra: Tree, meta: Mapping[str, Any]
 ) -> None:
     """Writes a checkpoint that can be read but not resumed: no optimiser, no data position."""
     both = {"params": params, "extra": extra}
     items = {name: ocp.args.StandardSave(tree) for name, tree in both.items() if jax.tree.leaves(tree)}
-    with ocp.CheckpointManager(_path(workdir)) as manager:
-        manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(dict(meta))))
+    with ocp.CheckpointManager(directory_of(workdir)) as manager:
+        manager.save(
+            step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave({**meta, "format": FORMAT}))
+        )
 
 
 def check_keep(keep: int) -> None:
@@ -173,11 +169,11 @@ def steps(workdir: epath.PathLike) -> list[int]:
     Orbax writes its marker last: a directory under a temporary name, or (on a bucket, which knows no renaming) one
     without the marker, does not count.
     """
-    directory = _path(workdir)
+    directory = directory_of(workdir)
     if not directory.exists():
         return []
     return sorted(
-        int(path.name) for path in directory.iterdir() if path.name.isdigit() and (path / _COMMITTED).exists()
+        int(path.name) for path in directory.iterdir() if path.name.isdigit() and (path / COMMITTED).exists()
     )
 
 
@@ -236,62 +232,37 @@ def _best_step(workdir: epath.PathLike, last: int) -> int:
 
 def read_meta(workdir: epath.PathLike, step: int) -> Mapping[str, Any]:
     """Config, InputSpec and targets that training wrote beside a checkpoint."""
-    with ocp.CheckpointManager(
-        _path(workdir), options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as manager:
+    try:
+        return checkpoint_files.read_meta(directory_of(workdir) / str(step))
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(workdir, step, error) from None
+
+
+def check_resumable(workdir: epath.PathLike) -> None:
+    """Raises where the newest checkpoint is of a format that training cannot go on from."""
+    if found := steps(workdir):
         try:
-            return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        except (ValueError, KeyError, OSError) as error:
-            raise _unreadable(workdir, step, error) from None
+            meta = read_meta(workdir, found[-1])
+        except ValueError:  # Damaged: the restore falls back, and says so.
+            return
+        checkpoint_files.check_format(directory_of(workdir) / str(found[-1]), meta)
 
 
 def read_params(workdir: epath.PathLike, step: int, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
     """Parameters and `extra` of a checkpoint, without its optimiser, in the given shapes (and shardings)."""
-    wanted = {"params": params, "extra": extra}
-    items = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items() if jax.tree.leaves(tree)}
-    with ocp.CheckpointManager(
-        _path(workdir), options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as manager:
-        try:
-            read = manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, OSError) as error:
-            raise _unreadable(workdir, step, error) from None
-    return tuple(read[name] if name in items else tree for name, tree in wanted.items())
-
-
-def _leaves(state: TrainState, name: str) -> bool:
-    return bool(jax.tree.leaves(getattr(state, name)))
-
-
-def _path(workdir: epath.PathLike) -> epath.Path:
-    return files.absolute(workdir) / "checkpoints"  # TensorStore refuses relative paths.
-
-
-def _misfits(directory: epath.Path, state: TrainState) -> list[str]:
-    """Leaves that a checkpoint has in another shape, or not at all, or too many; none where it cannot say."""
-    lines = []
-    for name in _TREES:
-        try:
-            stored = ocp.StandardCheckpointer().metadata(directory / name).item_metadata.tree
-            found = {path: tuple(leaf.shape) for path, leaf in trees.flatten(stored).items()}
-        except (ValueError, KeyError, OSError, AttributeError):  # Damaged: the restore has said so.
-            continue
-        wanted = {path: tuple(leaf.shape) for path, leaf in trees.flatten(getattr(state, name)).items()}
-        lines += [
-            f"{name}/{path} is {found.get(path, 'absent')}, needed {wanted.get(path, 'not at all')}"
-            for path in sorted(found.keys() | wanted.keys())
-            if found.get(path) != wanted.get(path)
-        ]
-    return lines
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    directory = directory_of(workdir) / str(step)
+    try:
+        return (
+            checkpoint_files.read_tree(directory / "params", params),
+            checkpoint_files.read_tree(directory / "extra", extra),
+        )
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(workdir, step, error) from None
 
 
 def _unreadable(workdir, step, error) -> ValueError:
     return ValueError(
-        f"checkpoint {step} of {workdir} cannot be read ({_first_line(error)}); choose another step of "
+        f"checkpoint {step} of {workdir} cannot be read ({first_line(error)}); choose another step of "
         f"{steps(workdir)}, or run training again: it falls back to the one before."
     )
 

@@ -1,20 +1,22 @@
 """The training loop: data, dispatch, log, validate, save, in that order."""
 
 import dataclasses
+import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-import grain
 import jax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
+from ecgjax.core import distributed, runtime
 from ecgjax.core import mesh as meshes
-from ecgjax.core import runtime
 from ecgjax.core.interfaces import Batch
 from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.gauge import Gauge
 from ecgjax.train.meter import Meter
+from ecgjax.train.profile import Profile
 from ecgjax.train.state import TrainState
 from ecgjax.train.step import Metrics
 from ecgjax.train.watch import Stopping
@@ -36,14 +38,31 @@ class Rhythm:
                 raise ValueError(f"config.{name} is {value}; it must be at least 1.")
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """Endless batches of this process that know the number of the next one."""
+
+    next_batch: int
+
+    def __next__(self) -> Batch: ...
+
+
 class Interrupt:
-    """Turns SIGTERM and SIGINT into a flag, so that the loop can save and leave between steps."""
+    """Turns SIGTERM and SIGINT into a flag, so that the loop can save and leave between steps.
+
+    Of several processes all must leave at one step: there jax takes SIGTERM, and SIGINT is handed to it as such.
+    """
 
     def __init__(self):
         self.received: signal.Signals | None = None
 
+    def at(self, step: int) -> bool:
+        """Whether the loop is to leave after `step`; ask at every step."""
+        return self.received is not None if not distributed.several() else distributed.preempted(step)
+
     def __enter__(self):
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        taken = (signal.SIGINT,) if distributed.several() else (signal.SIGTERM, signal.SIGINT)
+        self._before = {s: signal.signal(s, self._note) for s in taken}
         return self
 
     def __exit__(self, *_):
@@ -54,6 +73,8 @@ class Interrupt:
         if self.received == signal.SIGINT:  # A second Ctrl-C means now.
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        if distributed.several():
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def fit(
@@ -61,43 +82,49 @@ def fit(
     *,
     train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]],
     validate: Callable[[TrainState], Mapping[str, float]],
-    iterator: grain.DatasetIterator,
+    batches: Batches,
     key: PRNGKeyArray,
     mesh: Mesh,
     rhythm: Rhythm,
     checkpoints: Checkpoints,
     writer: MetricWriter,
     meta: Mapping[str, Any],
-    learning_rate: Callable[[int], float],
+    rates: Mapping[str, Callable[[int], float]],
     name: str,
+    gauge: Gauge,
+    profile: Profile,
     stopping: Stopping | None = None,
 ) -> TrainState:
     """Trains from `state.step` to `rhythm.steps`; returns early, saved, where a signal or `stopping` asks for it.
 
     Order matters. Step n is dispatched before the metrics of the last logged step are read, so the device never
-    waits for the host; a checkpoint of step n holds the iterator after n batches, and what `stopping` knew then. A
+    waits for the host; a checkpoint of step n holds the number of the batch after it, and what `stopping` knew then. A
     step is saved at the rhythm, and where its validation puts it among the best: only so the best are never lost.
     """
     step = int(state.step)
 
     def save(scores: Mapping[str, float] | None = None) -> None:
         watched = {} if stopping is None else {"stop": stopping.to_json()}
-        checkpoints.save(state, iterator, {**meta, **watched}, scores)
+        checkpoints.save(state, batches.next_batch, {**meta, **watched}, scores)
 
     def enough() -> bool:
         return step >= rhythm.steps or (stopping is not None and stopping.stopped)
 
-    meter = Meter(writer, Progress(total=rhythm.steps, start=step, name=name), learning_rate, step)
-    with Interrupt() as interrupt, meter:
+    key = _everywhere(key, mesh)
+    progress = Progress(total=rhythm.steps, start=step, name=name)
+    meter = Meter(writer, progress, rates=rates, gauge=gauge, step=step)
+    with Interrupt() as interrupt, meter, profile:
         if step == 0:
             save()
             writer.write(0, validate(state))
             meter.restart()
-        while not enough() and interrupt.received is None:
+        while not enough() and not interrupt.at(step):
+            profile.at(step, state)
             with meter.waiting():
-                local = next(iterator)
+                local = next(batches)
             batch = meshes.to_global(local, mesh)
-            state, metrics = train_step(state, batch, key)
+            with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                state, metrics = train_step(state, batch, key)
             step += 1
             meter.flush()
 
@@ -124,7 +151,9 @@ def fit(
         if stopping is not None and stopping.stopped:
             runtime.say(f"stopped early at step {step}: {stopping.reason}.")
         elif step < rhythm.steps:
-            runtime.say(f"{interrupt.received.name}: saved step {step}; run the same command to go on.")
+            runtime.say(
+                f"{(interrupt.received or signal.SIGTERM).name}: saved step {step}; run the same command to go on."
+            )
     return state
 
 
@@ -132,15 +161,26 @@ def mean_over(
     eval_step: Callable, batches: Callable[[], Iterable[Batch]], key: PRNGKeyArray, mesh: Mesh
 ) -> Callable[[TrainState], dict[str, float]]:
     """Returns the function that averages validation metrics over whole batches, as `val_*`."""
+    key = _everywhere(key, mesh)
 
     def validate(state: TrainState) -> dict[str, float]:
         totals: dict[str, float] = {}
         count = 0
         for batch in batches():
-            metrics = jax.device_get(eval_step(state, meshes.to_global(batch, mesh), key))
+            placed = meshes.to_global(batch, mesh)
+            with jax.transfer_guard("disallow"):
+                metrics = eval_step(state, placed, key)
             count += 1
-            for name, value in metrics.items():
+            for name, value in jax.device_get(metrics).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
         return {f"val_{name}": total / count for name, total in totals.items()}
 
     return validate
+
+
+def _everywhere(key: PRNGKeyArray, mesh: Mesh) -> PRNGKeyArray:
+    """The key on every device, before the loop: the transfer guard refuses to put it there at each step.
+
+    Not by `device_put`, which knows no devices of other processes for a key.
+    """
+    return jax.jit(lambda key: key, out_shardings=meshes.replicated(mesh))(key)

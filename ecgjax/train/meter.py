@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from ecgjax.train.gauge import Gauge
 from ecgjax.train.step import Metrics
 from ecgjax.train.writer import MetricWriter, Progress
 
@@ -15,9 +16,15 @@ class Meter:
     """Reads metrics one step late, with the speed since the last reading, and hands them to writer and bar."""
 
     def __init__(
-        self, writer: MetricWriter, progress: Progress, learning_rate: Callable[[int], float], step: int
+        self,
+        writer: MetricWriter,
+        progress: Progress,
+        *,
+        rates: Mapping[str, Callable[[int], float]],
+        gauge: Gauge,
+        step: int,
     ):
-        self._writer, self._progress, self._learning_rate = writer, progress, learning_rate
+        self._writer, self._progress, self._rates, self._gauge = writer, progress, rates, gauge
         self._held: tuple[int, Metrics, int] | None = None
         self._logged = step
         self.restart()
@@ -44,10 +51,12 @@ class Meter:
         (step, metrics, examples), self._held = self._held, None
         scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
         elapsed, steps = time.perf_counter() - self._since, step - self._logged
+        examples_per_s = steps * examples / elapsed
         speed = {
             "step_ms": 1e3 * elapsed / steps,
-            "examples_per_s": steps * examples / elapsed,
+            "examples_per_s": examples_per_s,
             "data_wait": self._waited / elapsed,
+            **self._gauge.read(step_s=elapsed / steps, examples_per_s=examples_per_s),
         }
         if not math.isfinite(scalars["loss"] + scalars["grad_norm"]):  # The norm shows what the update did.
             raise ValueError(
@@ -55,7 +64,8 @@ class Meter:
                 f"config.optimizer.schedule.learning_rate, set config.optimizer.clip_norm, or look for extreme "
                 f"values in the data."
             )
-        self._writer.write(step, {**scalars, **speed, "learning_rate": float(self._learning_rate(step - 1))})
+        rates = {name: float(rate(step - 1)) for name, rate in self._rates.items()}
+        self._writer.write(step, {**scalars, **speed, **rates})
         self._progress.advance(steps, _notes(scalars, speed))
         self._logged = step
         self.restart()
@@ -68,9 +78,14 @@ class Meter:
 
 
 def _notes(scalars: Mapping[str, float], speed: Mapping[str, float]) -> dict[str, str]:
-    return {
+    notes = {
         "loss": f"{scalars['loss']:.4f}",
         "step": f"{speed['step_ms']:.0f}ms",
         "ex/s": f"{speed['examples_per_s']:.0f}",
         "wait": f"{100 * speed['data_wait']:.0f}%",
     }
+    if "mfu" in speed:
+        notes["mfu"] = f"{100 * speed['mfu']:.1f}%"
+    if "hbm_peak_gib" in speed:
+        notes["hbm"] = f"{speed['hbm_peak_gib']:.1f}GiB"
+    return notes

@@ -136,13 +136,25 @@ def build(
     return tx, schedule
 
 
+def rates(section: Mapping[str, Any], schedule: optax.Schedule) -> dict[str, optax.Schedule]:
+    """The schedules of a section that `build` accepted, by the name they are logged under: the base, each group's."""
+    groups = section["groups"] if section.get("groups") is not None else {}
+    return {
+        "learning_rate": schedule,
+        **{f"learning_rate/{name}": _rate(Group(**group), schedule) for name, group in groups.items()},
+    }
+
+
+def _rate(group: Group, schedule: optax.Schedule) -> optax.Schedule:
+    if group.learning_rate is not None:
+        return optax.constant_schedule(group.learning_rate)
+    return schedule if group.scale is None else schedules.scaled(schedule, group.scale)
+
+
 def _for_group(
     group: Group, fields: Mapping[str, Any], schedule: optax.Schedule, path: str
 ) -> optax.GradientTransformation:
     """The section's optimiser with the rate and decay of a group."""
-    if group.learning_rate is not None:
-        schedule = optax.constant_schedule(group.learning_rate)
-    elif group.scale is not None:
-        schedule = schedules.scaled(schedule, group.scale)
+    schedule = _rate(group, schedule)
     own = {} if group.weight_decay is None else {"weight_decay": group.weight_decay}
     return configs.build(OPTIMIZERS, {**fields, **own}, path, schedule=schedule)

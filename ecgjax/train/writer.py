@@ -45,7 +45,7 @@ class MetricWriter:
 
 
 class Progress:
-    """A bar with steps, loss, step time, examples/s, the share of time spent waiting for data, and ETA."""
+    """A bar with steps, ETA, and what the meter notes: loss, step time, examples/s, waiting, MFU and memory."""
 
     def __init__(self, *, total: int, start: int, name: str):
         self._bar = tqdm(

@@ -4,7 +4,6 @@ import math
 import os
 import signal
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,9 @@ from ecgjax.core import trees
 from ecgjax.core.interfaces import Aux
 from ecgjax.train import checkpoint, loop, optim, state, step
 from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.gauge import Gauge
+from ecgjax.train.once import Once
+from ecgjax.train.profile import Profile
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
@@ -46,10 +48,17 @@ class Mean:
 OBJECTIVE = Mean()
 
 
-def batches(values=range(64)):
-    values = list(values)
-    data = grain.MapDataset.source(values).shuffle(seed=1).repeat(None).batch(8)
-    return iter(data.map(lambda x: {"ecg": np.asarray(x, np.float32)}).to_iter_dataset())
+class Numbers:
+    """Batch k holds eight of the values, drawn by k."""
+
+    def __init__(self, values=range(64)):
+        self.values, self.next_batch = np.asarray(list(values), np.float32), 0
+
+    def __next__(self):
+        epoch, place = divmod(self.next_batch, len(self.values) // 8)
+        order = np.random.default_rng(epoch).permutation(len(self.values))
+        self.next_batch += 1
+        return {"ecg": self.values[order[8 * place : 8 * place + 8]]}
 
 
 @functools.cache
@@ -60,7 +69,8 @@ def program():
         {"name": "adamw", "schedule": {"name": "warmup_cosine", "learning_rate": 0.1, "warmup_steps": 2}},
         steps=STEPS,
     )
-    return mesh, tx, schedule, *step.compile_steps(OBJECTIVE, tx, mesh)
+    train_step, eval_step = step.compile_steps(OBJECTIVE, tx, mesh)
+    return mesh, tx, schedule, Once(train_step, "train step"), Once(eval_step, "eval step")
 
 
 def fit(
@@ -75,16 +85,19 @@ def fit(
     best=None,
     stopping=None,
     scores=None,
+    profile=None,
 ):
     """Trains in `workdir`, resuming what is there; a SIGTERM arrives once `stop_at` batches were read.
 
     `scores` are the values of the metric `val_score` from step 1 on.
     """
     mesh, tx, schedule, train_step, eval_step = program()
-    iterator = batches(values)
+    batches = Numbers(values)
     checkpoints = Checkpoints(workdir, best=best)
-    restored = checkpoints.restore_latest(state.abstract_state(OBJECTIVE, tx, mesh), iterator)
+    restored = checkpoints.restore_latest(state.abstract_state(OBJECTIVE, tx, mesh))
     now = restored.state if restored else state.create(OBJECTIVE, tx, mesh, jax.random.key(0))
+    if restored:
+        batches.next_batch = restored.next_batch
     if stopping is not None and restored:
         stopping.resume(restored.meta["stop"])
 
@@ -96,22 +109,24 @@ def fit(
     def scored(now):
         return {"val_score": scores[int(now.step) - 1] if int(now.step) else 99.0}
 
-    validate = loop.mean_over(eval_step, lambda: [next(batches(values))], jax.random.key(2), mesh)
+    validate = loop.mean_over(eval_step, lambda: [next(Numbers(values))], jax.random.key(2), mesh)
     writer = MetricWriter(workdir, start_step=int(now.step))
     try:
         return loop.fit(
             now,
             train_step=interrupted_step,
             validate=validate if scores is None else scored,
-            iterator=iterator,
+            batches=batches,
             key=jax.random.key(1),
             mesh=mesh,
             rhythm=loop.Rhythm(steps, log_every, validate_every, save_every),
             checkpoints=checkpoints,
             writer=writer,
             meta=META,
-            learning_rate=schedule,
+            rates={"learning_rate": schedule},
             name="test",
+            gauge=Gauge(chips=1),
+            profile=profile or Profile(),
             stopping=stopping,
         )
     finally:
@@ -277,3 +292,25 @@ def test_a_run_stops_early_at_the_same_step_however_often_it_was_interrupted(tmp
     assert checkpoint.steps(tmp_path)[-1] == 5
     said = "stopped early at step 5: val_score was worse than its best, 8, 3 times in a row"
     assert said in capsys.readouterr().err
+
+
+def test_a_batch_of_another_shape_is_refused_with_the_difference(tmp_path, monkeypatch):
+    place, sizes = meshes.to_global, iter([8, 8, 4])  # Of validation, of step 1, of step 2.
+
+    def shrinking(batch, mesh):
+        size = next(sizes)
+        return place({name: x[:size] for name, x in batch.items()}, mesh)
+
+    monkeypatch.setattr(meshes, "to_global", shrinking)
+    differs = r"batch\['ecg'\].* compiled with float32\[8\] and called with float32\[4\]"
+    with pytest.raises(ValueError, match=rf"(?s)the train step is compiled.*{differs}"):
+        fit(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["train", "eval"])
+def test_an_implicit_transfer_at_a_step_is_refused(tmp_path, monkeypatch, what):
+    if what == "train":
+        monkeypatch.setattr(loop, "mean_over", lambda *_: lambda now: {})
+    monkeypatch.setattr(meshes, "to_global", lambda batch, mesh: batch)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        fit(tmp_path)

@@ -223,3 +223,22 @@ def test_every_optimiser_takes_the_same_steps_on_one_device_and_on_eight(name):
 
 def _zeros(tree):
     return jax.tree.map(jnp.zeros_like, tree)
+
+
+def test_every_group_with_a_rate_has_it_logged():
+    groups = {
+        "slow": {"paths": "^ecg/", "scale": 0.1},
+        "online": {"paths": "^classifier/", "learning_rate": 3.0},
+        "plain": {"paths": "^cmr/", "weight_decay": 0.0},
+    }
+    section = {"name": "sgd", "schedule": CONSTANT, "groups": groups}
+    _, schedule = optim.build(section, steps=10)
+    rates = {name: float(rate(0)) for name, rate in optim.rates(section, schedule).items()}
+    assert rates == pytest.approx(
+        {
+            "learning_rate": 0.1,
+            "learning_rate/slow": 0.01,
+            "learning_rate/online": 3.0,
+            "learning_rate/plain": 0.1,
+        }
+    )
