@@ -55,6 +55,14 @@ class SplitSummary:
     subjects: int
     shards: tuple[Shard, ...]
 
+    def locate(self, position: int) -> tuple[str, int]:
+        """Shard file, and number of the record in it, of the example at `position`."""
+        for shard in self.shards:
+            if position < shard.examples:
+                return shard.file, position
+            position -= shard.examples
+        raise IndexError(f"Position is {position} beyond the {self.examples} examples.")
+
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:

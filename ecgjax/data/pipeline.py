@@ -28,8 +28,10 @@ class TrainBatches(Iterator[Batch]):
     many there are, and for any number of workers. Workers start with the first batch that is asked for.
     """
 
-    def __init__(self, batches: grain.MapDataset, *, workers: int, threads: int, prefetch: int):
-        self._batches, self._options = batches, (workers, threads, prefetch)
+    def __init__(
+        self, positions: grain.MapDataset, make: "_TrainBatch", *, workers: int, threads: int, prefetch: int
+    ):
+        self._positions, self._make, self._options = positions, make, (workers, threads, prefetch)
         self._iterator: grain.DatasetIterator | None = None
         self._next = 0
 
@@ -47,10 +49,26 @@ class TrainBatches(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         if self._iterator is None:
-            self._iterator = _iterate(self._batches[self._next :], *self._options)
+            batches = self._positions.map_with_index(self._make)
+            self._iterator = _iterate(batches[self._next :], *self._options)
         batch = next(self._iterator)
         self._next += 1
         return batch
+
+    @property
+    def split(self) -> str:
+        """What they are drawn from."""
+        return self._make.data.split
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a global batch, those of other processes too."""
+        return len(self._positions[0])
+
+    def read(self, number: int, rows: np.ndarray) -> Batch:
+        """Some rows of global batch `number`, whoever delivers them; leaves the position alone."""
+        make = dataclasses.replace(self._make, data=dataclasses.replace(self._make.data, rows=rows))
+        return make(number, self._positions[number])
 
     def close(self) -> None:
         """Ends the workers; the position stays."""
@@ -127,15 +145,15 @@ def train_batches(
     examples_of = _examples(directory, data, cache)
     partners = _Partners(data.examples, seed) if pairing == "permuted" else None
     matrix = None if similarity is None else SimilarityRows(similarity, data.examples)
-    batches = (
+    positions = (
         grain.MapDataset.range(examples)
         .seed(seed)
         .shuffle()
         .batch(batch_size, drop_remainder=True, batch_fn=_as_positions)
         .repeat(None)
-        .map_with_index(_TrainBatch(data, examples_of, seed, reference_crop, partners, matrix, chosen))
     )
-    return TrainBatches(batches, workers=workers, threads=threads, prefetch=prefetch)
+    make = _TrainBatch(data, examples_of, seed, reference_crop, partners, matrix, chosen)
+    return TrainBatches(positions, make, workers=workers, threads=threads, prefetch=prefetch)
 
 
 def evaluation_batches(

@@ -32,19 +32,23 @@ from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import pipeline
-from ecgjax.jobs import agreement, initial, setup, workdirs
+from ecgjax.jobs import agreement, initial, nonfinite, setup, workdirs
 from ecgjax.jobs.assemble import Abstract, Assembly, Data, abstract_batch, abstract_key, assemble
 from ecgjax.train import checkpoint, loop, optim
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge, count_chips
+from ecgjax.train.meter import NotFinite
 from ecgjax.train.once import Once, counting
 from ecgjax.train.profile import Profile, parse_range
+from ecgjax.train.stall import Watchdog
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
 INTERRUPTED = 75
 """Exit code (EX_TEMPFAIL) after a saved interruption: the same command goes on."""
+
+STALL_MINUTES = 10.0
 
 
 def define() -> None:
@@ -59,6 +63,12 @@ def define() -> None:
     flags.DEFINE_string(
         "profile", None, "START:STOP: trace the steps after START up to STOP into WORKDIR/profile."
     )
+    flags.DEFINE_float(
+        "stall_minutes",
+        STALL_MINUTES,
+        "A step that takes longer ends the process; compiling, validating and saving may take six times as long.",
+        lower_bound=0.01,
+    )
 
 
 def run(args: flags.FlagValues) -> int:
@@ -70,7 +80,9 @@ def run(args: flags.FlagValues) -> int:
     own = None if args.dry_run else workdir / "compile_cache"
     runtime.start(compile_cache=args.compile_cache or own)
     distributed.start(args)
-    return train(args.config, workdir, dry_run=args.dry_run, profile=args.profile)
+    return train(
+        args.config, workdir, dry_run=args.dry_run, profile=args.profile, stall_minutes=args.stall_minutes
+    )
 
 
 def train(
@@ -79,6 +91,7 @@ def train(
     *,
     dry_run: bool = False,
     profile: str | None = None,
+    stall_minutes: float = STALL_MINUTES,
 ) -> int:
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
     configs.check_sections(config, setup.SECTIONS)
@@ -167,12 +180,16 @@ def train(
         name=workdir.name,
         gauge=_gauge(run, abstract_batch(config, data, abstract)),
         profile=_profile(traced, workdir, step=int(state.step)),
+        watchdog=Watchdog(stall_minutes, workdir),
         stopping=stopping,
     )
     try:
         with counting() as compilations:
             state = fit(state)
         runtime.say(f"compiled: {_counts(compilations)}.")
+    except NotFinite as error:  # All processes have come here.
+        checkpoints.close()
+        nonfinite.stop(error, workdir, batches, manifest)
     except BaseException:
         if not distributed.several():  # The others may never come to the end of this save.
             checkpoints.close()

@@ -1,11 +1,11 @@
 """Checkpoints of a workdir: state, data position, config and InputSpec at a step (Orbax)."""
 
+import functools
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import (
@@ -15,22 +15,15 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from ecgjax.core import runtime
+from ecgjax.core import distributed, files, runtime
 from ecgjax.core.interfaces import Tree
 from ecgjax.train import checkpoint_files
-from ecgjax.train.checkpoint_files import COMMITTED, FORMAT, FormatError, directory_of, first_line
+from ecgjax.train.checkpoint_files import COMMITTED, FORMAT, FormatError, Restored, directory_of
+from ecgjax.train.checkpoint_writer import CheckpointWriter
 from ecgjax.train.state import TrainState
 from ecgjax.train.watch import Best, KeepBest, finite
 
 _SCORES = "validation"
-
-
-class Restored(NamedTuple):
-    """A checkpoint as read: the state, the number of the next batch, and what the run wrote beside them."""
-
-    state: TrainState
-    next_batch: int
-    meta: Mapping[str, Any]
 
 
 class Checkpoints:
@@ -60,7 +53,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,  # What a killed save left behind.
             enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._writer = CheckpointWriter(self._directory, options)
 
     def wants(self, step: int, scores: Mapping[str, float]) -> bool:
         """Whether `step`, with these validation metrics, is among the best so far."""
@@ -75,27 +68,34 @@ class Checkpoints:
     ) -> None:
         """Starts writing; the arrays are copied before this returns, so the state may be donated.
 
-        `scores` are the validation metrics of this step, where it was validated.
+        `scores` are the validation metrics of this step, where it was validated. A step that is there already stays.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
-            return
         if scores is not None:
             self._scores[step] = finite(scores)
             meta = {**meta, _SCORES: self._scores[step]}
-        self._manager.save(step, args=checkpoint_files.arguments(state, next_batch, meta), force=True)
+        self._writer.save(step, checkpoint_files.arguments(state, next_batch, meta))
+
+    def finish(self, again: Callable[[], None]) -> None:
+        """Returns once the newest save is on disk; `again` repeats it where storage let it down."""
+        self._writer.finish(again)
 
     def restore_latest(self, state: TrainState) -> Restored | None:
         """Restores the newest readable checkpoint into the shapes and shardings of `state`.
 
-        A checkpoint that cannot be read is moved to `damaged/`, said aloud, and the one before is taken; one that
-        is whole but belongs to another model, or is of another format, is an error.
+        A checkpoint that some process cannot read is moved to `damaged/`, said aloud, and the one before is taken by
+        all of them; one that is whole but belongs to another model, or is of another format, is an error.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self._writer.steps()):
             directory = self._directory / str(step)
+            restored, damage = None, ""
             try:
-                return _restore(directory, state)
-            except FormatError:
+                restored = files.retried(
+                    functools.partial(checkpoint_files.read, directory, state),
+                    f"reading {directory}",
+                    directory,
+                )
+            except (FormatError, files.StorageError):
                 raise
             except (ValueError, KeyError, OSError) as error:
                 if lines := checkpoint_files.misfits(directory, state):
@@ -103,23 +103,22 @@ class Checkpoints:
                         f"checkpoint {step} of {self._directory.parent} is of another model: {'; '.join(lines[:5])}. "
                         f"Resume with the config and the ecgjax that wrote it, or choose another --workdir."
                     ) from None
-                self._set_aside(step, error)
+                damage = files.first_line(error)
+            damages = distributed.gather("restored", damage)
+            if not any(damages):
+                return restored
+            self._set_aside(step, next(filter(None, damages)))
         return None
-
-    def wait(self) -> None:
-        """Returns once every save is on disk."""
-        self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then releases the directory."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        self._writer.close()
 
-    def _set_aside(self, step: int, error: Exception) -> None:
+    def _set_aside(self, step: int, damage: str) -> None:
         self._scores.pop(step, None)
         aside = self._directory.parent / "damaged" / str(step)
         runtime.say(
-            f"checkpoint {step} of {self._directory.parent} cannot be read ({first_line(error)}); moved to {aside}, "
+            f"checkpoint {step} of {self._directory.parent} cannot be read ({damage}); moved to {aside}, "
             f"falling back to the one before."
         )
         if runtime.is_lead():
@@ -127,20 +126,8 @@ class Checkpoints:
             if aside.exists():
                 aside.rmtree()
             (self._directory / str(step)).rename(aside)
-        self._manager.reload()
-
-
-def _restore(directory: epath.Path, state: TrainState) -> Restored:
-    if not (directory / COMMITTED).exists():
-        raise ValueError(f"{COMMITTED} is missing: the save did not finish")
-    meta = checkpoint_files.read_meta(directory)
-    checkpoint_files.check_format(directory, meta)
-    next_batch = checkpoint_files.read_next_batch(directory)
-    parts = {
-        name: checkpoint_files.read_tree(directory / name, getattr(state, name))
-        for name in checkpoint_files.TREES
-    }
-    return Restored(TrainState(jnp.asarray(int(directory.name), jnp.int32), **parts), next_batch, meta)
+        distributed.barrier("set aside")  # Nobody lists what is there before it is moved.
+        self._writer.reload()
 
 
 def write_params(
@@ -248,21 +235,36 @@ def check_resumable(workdir: epath.PathLike) -> None:
         checkpoint_files.check_format(directory_of(workdir) / str(found[-1]), meta)
 
 
-def read_params(workdir: epath.PathLike, step: int, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
-    """Parameters and `extra` of a checkpoint, without its optimiser, in the given shapes (and shardings)."""
+def read_params(
+    workdir: epath.PathLike,
+    step: int,
+    params: Tree,
+    extra: Tree,
+    *,
+    wanted: Callable[[str], bool] | None = None,
+) -> tuple[Tree, Tree]:
+    """Parameters and `extra` of a checkpoint, without its optimiser, in the given shapes (and shardings).
+
+    With `wanted` only the leaves whose path it takes are read; the others are returned as they were given.
+    """
     directory = directory_of(workdir) / str(step)
+    given = {"params": params, "extra": extra}
     try:
-        return (
-            checkpoint_files.read_tree(directory / "params", params),
-            checkpoint_files.read_tree(directory / "extra", extra),
-        )
+        if wanted is None:
+            read = {name: checkpoint_files.read_tree(directory / name, tree) for name, tree in given.items()}
+        else:
+            read = {
+                name: checkpoint_files.read_leaves(directory / name, tree, wanted)
+                for name, tree in given.items()
+            }
     except (ValueError, KeyError, OSError) as error:
         raise _unreadable(workdir, step, error) from None
+    return read["params"], read["extra"]
 
 
 def _unreadable(workdir, step, error) -> ValueError:
     return ValueError(
-        f"checkpoint {step} of {workdir} cannot be read ({first_line(error)}); choose another step of "
+        f"checkpoint {step} of {workdir} cannot be read ({files.first_line(error)}); choose another step of "
         f"{steps(workdir)}, or run training again: it falls back to the one before."
     )
 

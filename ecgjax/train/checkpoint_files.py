@@ -3,10 +3,11 @@
 Read without Orbax's manager: its barriers hang every other process where one process cannot read its part.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -42,11 +43,47 @@ def has(state: TrainState, name: str) -> bool:
     return bool(jax.tree.leaves(getattr(state, name)))
 
 
+class Restored(NamedTuple):
+    """A checkpoint as read: the state, the number of the next batch, and what the run wrote beside them."""
+
+    state: TrainState
+    next_batch: int
+    meta: Mapping[str, Any]
+
+
+def read(directory: epath.Path, state: TrainState) -> Restored:
+    """Reads all that training needs to go on, in the shapes and shardings of `state`; raises where it is not whole.
+
+    No process waits for another in here: each finds out for itself what it can read.
+    """
+    if not (directory / COMMITTED).exists():
+        raise ValueError(f"{COMMITTED} is missing: the save did not finish")
+    meta = read_meta(directory)
+    check_format(directory, meta)
+    next_batch = read_next_batch(directory)
+    parts = {name: read_tree(directory / name, getattr(state, name)) for name in TREES}
+    number = np.asarray(int(directory.name), np.int32)
+    step = jax.make_array_from_callback((), state.step.sharding, lambda _: number)
+    return Restored(TrainState(step, **parts), next_batch, meta)
+
+
 def read_tree(directory: epath.Path, tree: Tree) -> Tree:
     """Reads one tree in the given shapes and shardings; raises where the stored one has other leaves."""
     if not jax.tree.leaves(tree):
         return tree
     return ocp.StandardCheckpointHandler().restore(directory, args=ocp.args.StandardRestore(tree))
+
+
+def read_leaves(directory: epath.Path, tree: Tree, wanted: Callable[[str], bool]) -> Tree:
+    """Reads the leaves whose path is `wanted`; the others stay in their file, and in the result as in `tree`."""
+    asked = trees.map_named(lambda name, leaf: leaf if wanted(name) else ocp.PLACEHOLDER, tree)
+    if all(leaf is ocp.PLACEHOLDER for leaf in jax.tree.leaves(asked)):
+        return tree
+    arguments = ocp.args.PyTreeRestore(
+        item=asked, restore_args=ocp.checkpoint_utils.construct_restore_args(asked)
+    )
+    read = ocp.PyTreeCheckpointHandler().restore(directory, args=arguments)
+    return jax.tree.map(lambda leaf, given: given if leaf is ocp.PLACEHOLDER else leaf, read, tree)
 
 
 def read_meta(directory: epath.Path) -> dict[str, Any]:
@@ -96,8 +133,3 @@ def misfits(directory: epath.Path, state: TrainState) -> list[str]:
             if found.get(path) != wanted.get(path)
         ]
     return lines
-
-
-def first_line(error: Exception) -> str:
-    """An error in one short line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

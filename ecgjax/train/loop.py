@@ -17,6 +17,7 @@ from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge
 from ecgjax.train.meter import Meter
 from ecgjax.train.profile import Profile
+from ecgjax.train.stall import Watchdog
 from ecgjax.train.state import TrainState
 from ecgjax.train.step import Metrics
 from ecgjax.train.watch import Stopping
@@ -93,6 +94,7 @@ def fit(
     name: str,
     gauge: Gauge,
     profile: Profile,
+    watchdog: Watchdog,
     stopping: Stopping | None = None,
 ) -> TrainState:
     """Trains from `state.step` to `rhythm.steps`; returns early, saved, where a signal or `stopping` asks for it.
@@ -101,9 +103,11 @@ def fit(
     waits for the host; a checkpoint of step n holds the number of the batch after it, and what `stopping` knew then. A
     step is saved at the rhythm, and where its validation puts it among the best: only so the best are never lost.
     """
-    step = int(state.step)
+    step, scores = int(state.step), None
+    first = step
 
     def save(scores: Mapping[str, float] | None = None) -> None:
+        meter.check()  # No state is saved before its loss and gradient were seen to be finite.
         watched = {} if stopping is None else {"stop": stopping.to_json()}
         checkpoints.save(state, batches.next_batch, {**meta, **watched}, scores)
 
@@ -113,12 +117,13 @@ def fit(
     key = _everywhere(key, mesh)
     progress = Progress(total=rhythm.steps, start=step, name=name)
     meter = Meter(writer, progress, rates=rates, gauge=gauge, step=step)
-    with Interrupt() as interrupt, meter, profile:
+    with Interrupt() as interrupt, meter, profile, watchdog:
         if step == 0:
             save()
             writer.write(0, validate(state))
             meter.restart()
         while not enough() and not interrupt.at(step):
+            watchdog.at(f"step {step + 1}", rare=step == first)
             profile.at(step, state)
             with meter.waiting():
                 local = next(batches)
@@ -127,13 +132,15 @@ def fit(
                 state, metrics = train_step(state, batch, key)
             step += 1
             meter.flush()
+            meter.keep(step, metrics)
 
             last, scores = step == rhythm.steps, None
             saves = step % rhythm.save_every == 0 or last
             validates = step % rhythm.validate_every == 0 or last
-            if step % rhythm.log_every == 0 or saves or validates:  # What is saved was looked at before.
+            if step % rhythm.log_every == 0 or saves or validates:
                 meter.hold(step, metrics, examples=len(next(iter(batch.values()))))
             if validates:
+                watchdog.at(f"the validation of step {step}", rare=True)
                 meter.flush()
                 scores = validate(state)
                 writer.write(step, scores)
@@ -142,12 +149,12 @@ def fit(
                 saves |= checkpoints.wants(step, scores) or enough()
                 meter.restart()
             if saves:
+                watchdog.at(f"the save of step {step}", rare=True)
                 meter.flush()
                 save(scores)
+        watchdog.at("the last save", rare=True)
         meter.flush()
-        if not enough():
-            save()
-        checkpoints.wait()
+        checkpoints.finish(lambda: save(scores))
         if stopping is not None and stopping.stopped:
             runtime.say(f"stopped early at step {step}: {stopping.reason}.")
         elif step < rhythm.steps:
