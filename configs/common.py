@@ -75,6 +75,7 @@ def blocks() -> dict:
     return {
         "remat": "none",  # "dots" and "blocks" take less memory and more time.
         "scan": 0,  # Compile so many blocks and loop over the depth; 0 compiles all: longer, and faster after.
+        "pad_tokens": 1,  # 8 pads the token axis to the tiles of a TPU.
         "softmax": "float32",  # "bfloat16", beside that dtype, for speed and memory on TPUs.
     }
 

@@ -18,7 +18,7 @@ _HARMLESS = (
     *(
         f"objective.{part}.{how}"
         for part in ("encoder", "decoder", "ecg", "cmr")
-        for how in ("remat", "scan")
+        for how in ("remat", "scan", "pad_tokens")
     ),
     "stop",  # When to end is for the watcher to say; the updates until then stay the same.
 )
@@ -27,7 +27,12 @@ _HARMLESS = (
 _OFF = (
     *(f": absent -> {value}" for value in (None, [], {})),
     *("accumulate: absent -> 1", "mesh.slices: absent -> 1"),
-    *(".remat: absent -> none", ".scan: absent -> 0", ".softmax: absent -> float32"),
+    *(
+        ".remat: absent -> none",
+        ".scan: absent -> 0",
+        ".pad_tokens: absent -> 1",
+        ".softmax: absent -> float32",
+    ),
 )
 """A field that an older workdir lacks and that is what there was before it says nothing new."""
 

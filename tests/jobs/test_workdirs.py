@@ -134,7 +134,7 @@ def older(trained, tmp_path):
         del config["accumulate"], config["stop"], config["checkpoint"]["best"], config["init_from"]["also"]
         del config["mesh"]["slices"], config["mesh"]["rules"]
         for part in ("encoder", "decoder"):
-            for field in ("remat", "scan", "softmax"):
+            for field in ("remat", "scan", "pad_tokens", "softmax"):
                 del config["objective"][part][field]
         path.write_text(json.dumps(tree))
     return workdir

@@ -85,10 +85,11 @@ def test_heads_of_masked_pretraining_start_xavier_uniform():
 
 def test_narrow_attention_sums_its_rows_in_float32():
     """Added up in bfloat16, ones would end at 256."""
-    query, key = jnp.zeros((1, 1, 1, 8), jnp.bfloat16), jnp.ones((1, 1, 1001, 8), jnp.bfloat16)
-    weights = layers._narrow_attention_weights(query, key)
+    query, key = jnp.zeros((1, 1, 1, 8), jnp.bfloat16), jnp.ones((1, 1, 1008, 8), jnp.bfloat16)
+    weights = layers._narrow_attention_weights(query, key, 1001)[0, 0, 0]
     assert weights.dtype == jnp.bfloat16
-    np.testing.assert_allclose(weights.astype(float), 1 / 1001, rtol=2**-8)
+    np.testing.assert_allclose(weights[:1001].astype(float), 1 / 1001, rtol=2**-8)
+    np.testing.assert_array_equal(weights[1001:], 0)  # Padding.
 
 
 def attend(dtype, softmax="float32"):
