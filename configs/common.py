@@ -38,6 +38,7 @@ def training() -> ConfigDict:
         }
     )
     config.accumulate = 1  # Microbatches of one update; data.batch_size stays that of the update.
+    config.grad_cache = 1  # Encoders see the batch in so many parts, a contrastive loss still all of it.
     config.mesh = ConfigDict(
         {
             "slices": 1,  # Of a TPU pod, between which the network is slow.

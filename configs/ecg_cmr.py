@@ -63,6 +63,7 @@ def _demo() -> ConfigDict:
             "projection": 64,
             "temperature": 0.1,
             "balance": 0.5,
+            "tile": config_dict.placeholder(int),  # Columns of logits at a time; None for all.
             "ecg_views": "weak",
             "cmr_views": "weak",
         }
@@ -106,6 +107,7 @@ def _paper() -> ConfigDict:
             "projection": 128,
             "temperature": 0.1,
             "balance": 0.75,
+            "tile": config_dict.placeholder(int),  # Columns of logits at a time; None for all.
             "ecg_views": "default",
             "cmr_views": "reference",
             "view_rate": 0.95,

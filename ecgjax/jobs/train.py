@@ -317,6 +317,11 @@ def _describe(config: Mapping[str, Any], spec: InputSpec, state: Tree, mesh: Mes
             f"batch: {config['accumulate']} microbatches of {size} examples; a contrastive loss has its negatives, "
             f"and batch norm its statistics, within one of them"
         )
+    if config["grad_cache"] > 1:
+        runtime.say(
+            f"encoders: {config['grad_cache']} parts of a batch, one after the other; batch norm has its statistics "
+            f"within one of them, a contrastive loss its negatives in all"
+        )
     for watch in watched:
         if watch is not None:
             runtime.say(f"watching: {watch}")

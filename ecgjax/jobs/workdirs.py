@@ -13,7 +13,7 @@ from ecgjax.train import checkpoint
 
 _HARMLESS = (
     *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
-    "data.validation_batch",
+    *("data.validation_batch", "objective.tile"),
     # How blocks run: equal to float tolerance.
     *(
         f"objective.{part}.{how}"
@@ -26,7 +26,7 @@ _HARMLESS = (
 
 _OFF = (
     *(f": absent -> {value}" for value in (None, [], {})),
-    *("accumulate: absent -> 1", "mesh.slices: absent -> 1"),
+    *("accumulate: absent -> 1", "grad_cache: absent -> 1", "mesh.slices: absent -> 1"),
     *(
         ".remat: absent -> none",
         ".scan: absent -> 0",

@@ -150,6 +150,11 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
         ),
         ("init_from.also", ({"workdir": ""},), r"config\.init_from\.also\[0\]\.step: missing"),
         ("accumulate", 3, r"config\.accumulate is 3, which does not divide the 2 examples"),
+        (
+            "grad_cache",
+            2,
+            r"config\.grad_cache is 2, but the loss of objective masked is a mean over examples",
+        ),
         ("stop.metric", "val_los", r"config\.stop\.mode: unknown None; choose from max, min"),
         ("stop", {**WATCH, "patience": -1, "max_delta": 0.0}, r"config\.stop\.patience is -1"),
         (
@@ -230,5 +235,5 @@ def test_a_norm_group_that_does_not_divide_the_batch_is_refused():
     with pytest.raises(
         ValueError, match=r"config\.objective\.cmr\.norm_group is 12.*the 32 examples.*16, 32\]"
     ):
-        setup.check_norm_groups(section, batch_size=64, accumulate=2)
-    setup.check_norm_groups(section, batch_size=48, accumulate=2)
+        setup.check_norm_groups(section, examples=32)
+    setup.check_norm_groups(section, examples=24)

@@ -131,7 +131,8 @@ def older(trained, tmp_path):
     for path in (workdir / "config.json", workdir / "checkpoints" / "8" / "meta" / "metadata"):
         tree = read_json(path)
         config = tree.get("config", tree)
-        del config["accumulate"], config["stop"], config["checkpoint"]["best"], config["init_from"]["also"]
+        del config["accumulate"], config["grad_cache"], config["stop"]
+        del config["checkpoint"]["best"], config["init_from"]["also"]
         del config["mesh"]["slices"], config["mesh"]["rules"]
         for part in ("encoder", "decoder"):
             for field in ("remat", "scan", "pad_tokens", "softmax"):
