@@ -31,29 +31,23 @@ def read_collectives(module: Module, executed: Sequence[Executed], devices: Devi
     found: list[Collective] = []
     started, accompanied = set(), {}
     for position, item in enumerate(executed):
-        instruction = item.instruction
+        instruction, computation = item.instruction, item.scope.computation
         if kind := _kind(instruction):
-            ends = _end(instruction, item.scope.computation.instructions.values())
-            cover = work.until(ends, position) if ends else None
-            found.append(_record(kind, instruction, item.scope.computation, item.times, devices, cover))
-        if instruction.opcode != "fusion":
-            continue
-        (name,) = instruction.computations("calls")
-        fused = module.computations[name]
-        for inner in fused.instructions.values():
-            if not (kind := _kind(inner)):
-                continue
-            if "async_collective_fusion_config" not in inner.config:
-                # The backend scatters within the reduction where it fuses the two.
-                kind = "reduce-scatter" if name.startswith("all-reduce-scatter") else kind
-                found.append(_record(kind, inner, fused, item.times, devices, None))
-                continue
-            chain = _chain(inner)
-            accompanied[chain] = inner
-            if _has_target(module, instruction, "AsyncCollectiveStart"):
+            ends = _end(instruction, computation.instructions.values())
+            cover = work.until(ends, position) if ends else 0.0
+            found.append(_record(kind, instruction, computation, item, devices, cover))
+        for fused, inner in _within(module, instruction):
+            kind, cover = _kind(inner), 0.0
+            if "async_collective_fusion_config" in inner.config:
+                chain = _chain(inner)
+                accompanied[chain] = inner
+                if not _has_target(fused, "AsyncCollectiveStart"):
+                    continue
                 started.add(chain)
                 cover = work.until(_end_of_chain(module, chain), position)
-                found.append(_record(kind, inner, fused, item.times, devices, cover))
+            elif fused.name.startswith("all-reduce-scatter"):
+                kind = "reduce-scatter"  # The backend scatters within the reduction where it fuses the two.
+            found.append(_record(kind, inner, fused, item, devices, cover))
     for inner in (inner for chain, inner in accompanied.items() if chain not in started):
         raise ValueError(
             f"asynchronous {inner.name} ({inner.op_name}) starts nowhere in the program; this reader does not know "
@@ -76,15 +70,21 @@ class _Work:
         return item.times * (item.instruction.opcode in ("fusion", "dot", "convolution", "custom-call"))
 
     def until(self, ends: Callable[[Instruction], bool], start: int) -> float:
-        """Cycles between one run of an instruction and its end; without cycles, the number of instructions."""
+        """Cycles between one run of an instruction and its end; without cycles, the number of instructions.
+
+        Where the end is not in the same computation, as in a loop that ends what its last turn began, what follows
+        there counts.
+        """
         first = self._executed[start]
+        last = start + 1
         for position in range(start + 1, len(self._executed)):
             item = self._executed[position]
-            if item.scope is first.scope and ends(item.instruction):
-                return (self._before[position] - self._before[start + 1]) / max(first.times, 1)
-        raise ValueError(
-            f"{first.instruction.name} is started in {first.scope.computation.name} and never ends."
-        )
+            if item.scope is first.scope:
+                last = position + 1
+                if ends(item.instruction):
+                    last = position
+                    break
+        return (self._before[last] - self._before[start + 1]) / max(first.times, 1)
 
 
 def _kind(instruction: Instruction) -> str | None:
@@ -101,11 +101,11 @@ def _record(
     kind: str,
     instruction: Instruction,
     computation: Computation,
-    times: int,
+    item: Executed,
     devices: Devices,
-    cover: float | None,
+    cover: float,
 ) -> Collective:
-    """`cover` is the work between start and end, None where the program waits for the end at once."""
+    """`item` is what the program runs: the instruction itself, or the fusion that it stands in."""
     operands = computation.operands(instruction)[: 1 if kind == "send" else None]
     leaves = [array for operand in operands for array in arrays(operand.type)]
     size = sum(array.bytes for array in leaves)
@@ -120,16 +120,16 @@ def _record(
     dcn = kind == "send" or devices.crosses(groups)
     return Collective(
         kind=kind,
-        times=times,
+        times=item.times,
         bytes=size * group if kind == "all-gather" else size,
         group=group,
         network="dcn" if dcn else "ici",
-        blocking=not cover,
+        blocking=cover == 0,
         dtypes=tuple(dict.fromkeys(array.dtype for array in leaves)),
         span=() if dcn else devices.span(groups),
         hops=devices.hops(groups) if kind == "permute" and not dcn else 0.0,
-        name=instruction.op_name or instruction.name,
-        cover_cycles=cover or 0.0,
+        name=instruction.op_name or item.instruction.op_name or instruction.name,
+        cover_cycles=cover,
     )
 
 
@@ -171,17 +171,22 @@ def _chain(collective: Instruction) -> tuple[str, ...]:
 
 def _end_of_chain(module: Module, chain: tuple[str, ...]) -> Callable[[Instruction], bool]:
     def ends(instruction: Instruction) -> bool:
-        if not _has_target(module, instruction, "AsyncCollectiveDone"):
-            return False
-        (name,) = instruction.computations("calls")
-        inside = module.computations[name].instructions.values()
-        return any(_kind(inner) and _chain(inner) == chain for inner in inside)
+        return any(
+            _has_target(fused, "AsyncCollectiveDone") and _chain(inner) == chain
+            for fused, inner in _within(module, instruction)
+        )
 
     return ends
 
 
-def _has_target(module: Module, fusion: Instruction, target: str) -> bool:
+def _within(module: Module, fusion: Instruction) -> list[tuple[Computation, Instruction]]:
+    """The communications in a fusion, and where they stand."""
     if fusion.opcode != "fusion":
-        return False
+        return []
     (name,) = fusion.computations("calls")
-    return any(inner.target == target for inner in module.computations[name].instructions.values())
+    fused = module.computations[name]
+    return [(fused, inner) for inner in fused.instructions.values() if _kind(inner)]
+
+
+def _has_target(fused: Computation, target: str) -> bool:
+    return any(inner.target == target for inner in fused.instructions.values())

@@ -59,6 +59,12 @@ def test_an_asynchronous_fusion_without_a_start_is_refused():
         read(text("async_fusion").replace("AsyncCollectiveStart", "AnotherStart"))
 
 
+def test_what_ends_elsewhere_runs_to_the_end_of_its_computation():
+    """As in a loop that ends in one turn what it began in the last."""
+    fused = read(text("async_fusion").replace("AsyncCollectiveDone", "AnotherDone")).collectives[1]
+    assert fused.cover_cycles == 37682 + 38215
+
+
 def test_permutes_of_one_channel_are_different_permutes():
     program = text("two_permutes")
     assert program.count("channel_id=1,") == 2
@@ -137,12 +143,35 @@ def test_what_leaves_a_slice_goes_over_the_data_centre_network():
     assert send.blocking
 
 
+def test_a_reduction_fused_with_its_scatter_is_one():
+    """The compiler writes an all-reduce and a slice in a fusion of its own, and the backend scatters."""
+    (scatter,) = read(text("reduce_scatter")).collectives
+    assert (scatter.kind, scatter.bytes, scatter.group, scatter.span) == (
+        "reduce-scatter",
+        64 * 64 * 2,
+        2,
+        (1, 2, 1),
+    )
+
+
+def test_of_branches_the_one_with_more_work_counts():
+    """Both write the same array; one multiplies, the other sums over the devices."""
+    program = read(text("conditional"))
+    assert program.flops == 2 * 256**3
+    assert program.collectives == ()
+
+
 def test_arrays_in_vmem_cost_no_bandwidth():
     """One factor is fetched ahead, the other read in place: each crosses once, as does the result."""
     program = read(text("prefetch"))
     assert program.hbm_bytes == 2 * (1024 * 2048 + 2048 * 512 + 1024 * 512)
     assert program.flops == 2 * 1024 * 2048 * 512
     assert program.cycles == 26308
+
+
+def test_a_slice_that_is_fetched_costs_what_is_cut_out():
+    """Of one example in four; tokens are the minor axis, 301 of 384."""
+    assert read(text("slice_start")).hbm_bytes == 8 * 64 * 384 * 2
 
 
 def test_a_scan_reads_and_writes_rows_of_its_stacks():
