@@ -1,7 +1,7 @@
 """What programs communicate, move and compute: texts of real compilations, cut to what matters, counted by hand.
 
 The fixtures are v5e:4x4 texts of jax 0.10.2 and libtpu 0.0.42.1 without source locations and most of the backend's
-configuration; device i of the mesh stands at (i // 4, i % 4), or is the i-th of a slice.
+configuration, but for sparse_core, which is of tpu7x; device i of the mesh stands at (i // 4, i % 4), or is the i-th of a slice.
 """
 
 import pathlib
@@ -63,6 +63,28 @@ def test_what_ends_elsewhere_runs_to_the_end_of_its_computation():
     """As in a loop that ends in one turn what it began in the last."""
     fused = read(text("async_fusion").replace("AsyncCollectiveDone", "AnotherDone")).collectives[1]
     assert fused.cover_cycles == 37682 + 38215
+
+
+def test_a_collective_of_another_core_is_found_where_it_is_called():
+    """tpu7x leaves large sums to its sparse cores, in a computation that the program starts and waits for."""
+    program = text("sparse_core")
+    (reduce,) = read(program).collectives
+    assert (reduce.kind, reduce.bytes, reduce.group, reduce.blocking) == ("all-reduce", 4 * 2**20, 4, True)
+    assert read(program).kernels == ()
+    # Summed in the main memory, and copied there.
+    assert read(program).hbm_bytes == 2 * 2 * 4 * 2**20
+    done = "  %all-reduce.2.cloned.1.call-done ="
+    copy = next(line for line in program.splitlines() if "ROOT %copy.4" in line)
+    meanwhile = copy.replace("ROOT %copy.4", "%copy.5").replace(
+        "%all-reduce.2.cloned.1.call-done", "%param.1"
+    )
+    (hidden,) = read(program.replace(done, f"{meanwhile}\n{done}")).collectives
+    assert (hidden.blocking, hidden.cover_cycles) == (False, 7132)
+
+
+def test_a_collective_in_an_unknown_call_is_refused():
+    with pytest.raises(ValueError, match=r"is a quiet-call with communications in called_computation"):
+        read(text("sparse_core").replace(" call-start(", " quiet-call("))
 
 
 def test_permutes_of_one_channel_are_different_permutes():
