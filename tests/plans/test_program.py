@@ -1,7 +1,7 @@
 """What programs communicate, move and compute: texts of real compilations, cut to what matters, counted by hand.
 
 The fixtures are v5e:4x4 texts of jax 0.10.2 and libtpu 0.0.42.1 without source locations and most of the backend's
-configuration, but for sparse_core, which is of tpu7x; device i of the mesh stands at (i // 4, i % 4), or is the i-th of a slice.
+configuration; sparse_core is of tpu7x. Device i of the mesh stands at (i // 4, i % 4), or is the i-th of a slice.
 """
 
 import pathlib
