@@ -73,17 +73,18 @@ def rescaled(compiled: Compiled, topology: Topology, target: Topology, *, fsdp: 
             f"same kind that is no larger and holds several copies of the model."
         )
     growth = target.devices / topology.devices
-    gathered = {
-        c.bytes for c in compiled.program.collectives if c.kind == "all-gather" and _grows(c, topology, fsdp)
-    }
+    gathers = [
+        c for c in compiled.program.collectives if c.kind == "all-gather" and _grows(c, topology, fsdp)
+    ]
     collectives = []
     for one in compiled.program.collectives:
         if not _grows(one, topology, fsdp):
             ring = one.kind == "permute" and one.times % topology.devices == 0
             collectives.append(_longer(one, topology, target) if ring else one)
             continue
-        # What is gathered over the data are embeddings of the whole batch; as many bytes in a sum are their gradient.
-        of_batch = one.kind in ("all-gather", "all-to-all") or one.bytes in gathered
+        of_batch = one.kind in ("all-gather", "all-to-all") or any(
+            _is_gradient(one, gather) for gather in gathers
+        )
         grown = round(one.bytes * growth) if of_batch else one.bytes
         group = one.group * target.devices // topology.devices // target.slices
         inside = dataclasses.replace(one, bytes=grown, group=group, span=_span(one.span, topology, target))
@@ -126,6 +127,11 @@ def _grows(collective: Collective, topology: Topology, fsdp: int) -> bool:
     if collective.group == data == fsdp:
         return collective.kind == "all-reduce"
     return collective.group in (topology.devices, data) and collective.group != fsdp
+
+
+def _is_gradient(one: Collective, gather: Collective) -> bool:
+    """Whether a sum has the bytes of what was gathered, embeddings of the whole batch, and few that merged with it."""
+    return one.dtypes == gather.dtypes and gather.bytes <= one.bytes <= 1.05 * gather.bytes
 
 
 def _longer(ring: Collective, topology: Topology, target: Topology) -> Collective:

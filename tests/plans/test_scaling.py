@@ -38,6 +38,18 @@ def test_embeddings_grow_with_the_batch_and_become_padded_sums():
     ]
 
 
+def test_a_gradient_of_embeddings_is_told_by_its_bytes_and_dtype():
+    """It may have merged with a few others; subjects that are gathered are no statistics of 512 channels."""
+    given = (
+        reduction(1, 2**17, dtype="f32", kind="all-gather"),
+        reduction(1, 2**17 + 1280, dtype="f32"),
+        reduction(1, 2048, dtype="u32", kind="all-gather"),
+        reduction(1, 2048, dtype="f32"),
+    )
+    record = rescaled(compiled(program=program(collectives=given)), SMALL, parse("v5e:8x8"))
+    assert [c.bytes for c in record.program.collectives] == [2**19, 4 * (2**17 + 1280), 2**13, 2048]
+
+
 def test_a_pod_sends_the_bytes_that_a_compilation_for_it_sends():
     """153.9 MB a chip in all; 120.9 in sums on sixteen."""
     sums = estimate(compiled(), SMALL).legs
