@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 
-from ecgjax.core import config as configs
 from ecgjax.core import files, flops
 from ecgjax.core.spec import InputSpec
 from ecgjax.jobs.assemble import Data, abstract_batch, abstract_key, assemble
@@ -34,6 +33,20 @@ class Request:
     cache: str | None
 
 
+def request_to_json(request: Request) -> dict[str, Any]:
+    """Plain JSON."""
+    data = request.data
+    tree = {"spec": data.spec.to_json(), "labels": list(data.labels), "examples": data.examples}
+    return {**dataclasses.asdict(request), "data": tree}
+
+
+def request_from_json(tree: Mapping[str, Any]) -> Request:
+    """Reverses `request_to_json`."""
+    data = tree["data"]
+    spec = InputSpec.from_json(data["spec"])
+    return Request(**{**tree, "data": Data(spec, tuple(data["labels"]), data["examples"])})
+
+
 def compile_apart(request: Request, *, time_limit: float, say) -> Compiled:
     """Compiles in another process, which is killed after `time_limit` seconds; `say` tells how it goes.
 
@@ -44,7 +57,7 @@ def compile_apart(request: Request, *, time_limit: float, say) -> Compiled:
         environment.check_libtpu()
     with tempfile.TemporaryDirectory(prefix="ecgjax_plan_") as directory:
         asked, answered = Path(directory, "request.json"), Path(directory, "result.json")
-        files.write_json(asked, {**dataclasses.asdict(request), "data": _data_to_json(request.data)})
+        files.write_json(asked, request_to_json(request))
         process = subprocess.Popen(
             [sys.executable, "-m", "ecgjax.jobs.plan_compile", os.fspath(asked), os.fspath(answered)],
             env=environment.of(topology, _with_packages(os.environ)),
@@ -73,7 +86,9 @@ def compile_here(request: Request) -> Compiled:
     lowered = run.train_step.lower(run.state, batch, abstract_key())
     report = None
     if request.cache is not None:
-        report = Path(request.cache) / f"{compiling.digest(lowered, topology, request.effort)}.json"
+        flags = " ".join(os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS"))
+        name = compiling.digest(lowered, topology, request.effort, flags=flags)
+        report = Path(request.cache) / f"{name}.json"
         if report.exists():
             return dataclasses.replace(compiled_from_json(files.read_json(report)), cached=True)
     examples = sum(array.size * array.dtype.itemsize for array in batch.values())
@@ -98,10 +113,8 @@ def compile_here(request: Request) -> Compiled:
 
 def main(asked: str, answered: str) -> None:
     """Answers the request in the file `asked`; what is wrong with it is an answer too."""
-    tree = files.read_json(asked)
-    request = Request(**{**tree, "data": _data_from_json(tree["data"])})
     try:
-        answer = to_json(compile_here(request))
+        answer = to_json(compile_here(request_from_json(files.read_json(asked))))
     except ValueError as error:
         answer = {"refused": str(error)}
     files.write_json(answered, answer)
@@ -133,14 +146,6 @@ def _obituary(code: int, said: str) -> str:
 def _with_packages(environ: Mapping[str, str]) -> dict[str, str]:
     """The child finds the modules that this process found."""
     return {**environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def _data_to_json(data: Data) -> dict[str, Any]:
-    return {"spec": data.spec.to_json(), "labels": configs.plain(data.labels), "examples": data.examples}
-
-
-def _data_from_json(tree: Mapping[str, Any]) -> Data:
-    return Data(InputSpec.from_json(tree["spec"]), tuple(tree["labels"]), tree["examples"])
 
 
 if __name__ == "__main__":
