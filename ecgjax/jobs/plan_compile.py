@@ -50,7 +50,7 @@ def request_from_json(tree: Mapping[str, Any]) -> Request:
 def compile_apart(request: Request, *, time_limit: float, say) -> Compiled:
     """Compiles in another process, which is killed after `time_limit` seconds; `say` tells how it goes.
 
-    Raises ValueError with one line whatever goes wrong.
+    Raises ValueError with one line for what the user or the machine can mend, RuntimeError for bugs of our own.
     """
     topology = topologies.parse(request.topology)
     if topology.chip is not None:
@@ -71,7 +71,7 @@ def compile_apart(request: Request, *, time_limit: float, say) -> Compiled:
             process.kill()
             process.wait()
         if not answered.exists():
-            raise ValueError(f"{topology.name}: {_obituary(process.returncode, said)}")
+            raise _obituary(topology.name, process.returncode, said)
         answer = files.read_json(answered)
     if "refused" in answer:
         raise ValueError(answer["refused"])
@@ -117,6 +117,8 @@ def main(asked: str, answered: str) -> None:
         answer = to_json(compile_here(request_from_json(files.read_json(asked))))
     except ValueError as error:
         answer = {"refused": str(error)}
+    except jax.errors.JaxRuntimeError as error:  # libtpu's, before there is anything to compile.
+        answer = {"refused": f"libtpu says: {str(error).splitlines()[0]}"}
     files.write_json(answered, answer)
 
 
@@ -135,12 +137,16 @@ def _wait(process: subprocess.Popen, name: str, time_limit: float, say) -> str:
             say(f"{name}: compiling, {passed:.0f} s")
 
 
-def _obituary(code: int, said: str) -> str:
-    """Why a process left without an answer, in one line."""
+def _obituary(name: str, code: int, said: str) -> Exception:
+    """Why a process left without an answer."""
     if code == -signal.SIGKILL:
-        return "the compiler was killed, most likely for want of memory on this machine (about 4 GB); try --fast."
+        return ValueError(
+            f"{name}: the compiler was killed, most likely for want of memory on this machine (4 GB); try --fast."
+        )
+    if "Traceback" in said:
+        return RuntimeError(f"{name}: the compiling process failed:\n{said}")
     last = said.strip().splitlines()[-1:] or ["it said nothing"]
-    return f"the compiler ended with code {code}: {last[0]}"
+    return ValueError(f"{name}: the compiler ended with code {code}: {last[0]}")
 
 
 def _with_packages(environ: Mapping[str, str]) -> dict[str, str]:

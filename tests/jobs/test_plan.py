@@ -152,6 +152,26 @@ def test_what_only_the_assembly_knows_comes_back_from_the_compiler(config):
         plan(config, topology=["local:2"])
 
 
+@pytest.mark.parametrize(
+    ("code", "said", "kind", "message"),
+    [
+        (-9, "", ValueError, "v5e:2x2: the compiler was killed, most likely for want of memory"),
+        (
+            -11,
+            "noise\nFatal: libtpu\n",
+            ValueError,
+            "v5e:2x2: the compiler ended with code -11: Fatal: libtpu",
+        ),
+        (-6, "", ValueError, "v5e:2x2: the compiler ended with code -6: it said nothing"),
+        (1, "Traceback (most recent call last):\nKeyError: 'x'", RuntimeError, "KeyError: 'x'"),
+    ],
+)
+def test_a_compiler_that_dies_leaves_a_word(code, said, kind, message):
+    error = plan_compile._obituary("v5e:2x2", code, said)
+    assert type(error) is kind
+    assert message in str(error)
+
+
 def test_prepared_data_are_taken_as_they_are(config, tiny_data):
     config.data.directory = str(tiny_data)
     data, words = plan_data.data_of(configs.plain(config), "configs/nope.py")
