@@ -59,6 +59,7 @@ def start(args: flags.FlagValues) -> None:
     if state.num_processes > 1:
         _peers = Peers(
             state.client,
+            state.coordinator_address,
             process=state.process_id,
             processes=state.num_processes,
             host=socket.gethostname(),

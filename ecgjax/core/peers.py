@@ -5,8 +5,12 @@ each second that it is there, in the key-value store of the coordinator, the lea
 and whoever ends the job leaves a last word there that all others print before they end as well.
 """
 
+import ctypes
+import faulthandler
 import json
 import os
+import signal
+import socket
 import sys
 import threading
 import time
@@ -27,14 +31,20 @@ _BEATS = f"{_SPACE}/beats"
 class Peers:
     """This process among those of its job; `client` is that of jax's coordination service."""
 
-    def __init__(self, client: Any, *, process: int, processes: int, host: str, timeout_s: float):
+    def __init__(
+        self, client: Any, coordinator: str, *, process: int, processes: int, host: str, timeout_s: float
+    ):
         self.process, self.processes = process, processes
-        self._client, self._timeout_s = client, timeout_s
+        self._client, self._coordinator, self._timeout_s = client, coordinator, timeout_s
         self._calls: dict[str, int] = {}
         self._over, self._leaving = threading.Event(), threading.Event()
         self._beats: dict[int, tuple[str, float]] = {}
         self._hosts = [host] * processes
         self._hosts = self.gather("hosts", host)
+        if process != 0:
+            # In C, since Python would look at the signal after abort() has ended the process.
+            self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._aborted)
+            ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         self._thread.start()
 
@@ -77,6 +87,17 @@ class Peers:
             if self.process == 0:  # The coordinator goes with it; let the others read first.
                 time.sleep(_LINGER_S)
         _end(code)
+
+    def _aborted(self, _signal: int) -> None:
+        """jax aborts as soon as the coordinator goes; any other abort keeps its stacks and its exit code."""
+        host, _, port = self._coordinator.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError:
+            _write(f"{self.name(self.process)}: {self.name(0)}, the coordinator, is gone. {_resume()}")
+            os._exit(BROKEN)
+        faulthandler.dump_traceback()
+        os._exit(128 + signal.SIGABRT)
 
     def _silent(self) -> str:
         """Who has not been heard of while this process waited."""

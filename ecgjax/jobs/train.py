@@ -41,11 +41,14 @@ from ecgjax.train.gauge import Gauge, count_chips
 from ecgjax.train.meter import NotFinite
 from ecgjax.train.once import Once, counting
 from ecgjax.train.profile import Profile, parse_range
+from ecgjax.train.stall import Watchdog
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
 INTERRUPTED = 75
 """Exit code (EX_TEMPFAIL) after a saved interruption: the same command goes on."""
+
+STALL_MINUTES = 10.0
 
 
 def define() -> None:
@@ -60,6 +63,12 @@ def define() -> None:
     flags.DEFINE_string(
         "profile", None, "START:STOP: trace the steps after START up to STOP into WORKDIR/profile."
     )
+    flags.DEFINE_float(
+        "stall_minutes",
+        STALL_MINUTES,
+        "A step that takes longer ends the process; compiling, validating and saving may take six times as long.",
+        lower_bound=0.01,
+    )
 
 
 def run(args: flags.FlagValues) -> int:
@@ -71,7 +80,9 @@ def run(args: flags.FlagValues) -> int:
     own = None if args.dry_run else workdir / "compile_cache"
     runtime.start(compile_cache=args.compile_cache or own)
     distributed.start(args)
-    return train(args.config, workdir, dry_run=args.dry_run, profile=args.profile)
+    return train(
+        args.config, workdir, dry_run=args.dry_run, profile=args.profile, stall_minutes=args.stall_minutes
+    )
 
 
 def train(
@@ -80,6 +91,7 @@ def train(
     *,
     dry_run: bool = False,
     profile: str | None = None,
+    stall_minutes: float = STALL_MINUTES,
 ) -> int:
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
     configs.check_sections(config, setup.SECTIONS)
@@ -168,6 +180,7 @@ def train(
         name=workdir.name,
         gauge=_gauge(run, abstract_batch(config, data, abstract)),
         profile=_profile(traced, workdir, step=int(state.step)),
+        watchdog=Watchdog(stall_minutes, workdir),
         stopping=stopping,
     )
     try:

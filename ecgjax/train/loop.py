@@ -17,6 +17,7 @@ from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge
 from ecgjax.train.meter import Meter
 from ecgjax.train.profile import Profile
+from ecgjax.train.stall import Watchdog
 from ecgjax.train.state import TrainState
 from ecgjax.train.step import Metrics
 from ecgjax.train.watch import Stopping
@@ -93,6 +94,7 @@ def fit(
     name: str,
     gauge: Gauge,
     profile: Profile,
+    watchdog: Watchdog,
     stopping: Stopping | None = None,
 ) -> TrainState:
     """Trains from `state.step` to `rhythm.steps`; returns early, saved, where a signal or `stopping` asks for it.
@@ -102,6 +104,7 @@ def fit(
     step is saved at the rhythm, and where its validation puts it among the best: only so the best are never lost.
     """
     step, scores = int(state.step), None
+    first = step
 
     def save(scores: Mapping[str, float] | None = None) -> None:
         meter.check()  # No state is saved before its loss and gradient were seen to be finite.
@@ -114,12 +117,13 @@ def fit(
     key = _everywhere(key, mesh)
     progress = Progress(total=rhythm.steps, start=step, name=name)
     meter = Meter(writer, progress, rates=rates, gauge=gauge, step=step)
-    with Interrupt() as interrupt, meter, profile:
+    with Interrupt() as interrupt, meter, profile, watchdog:
         if step == 0:
             save()
             writer.write(0, validate(state))
             meter.restart()
         while not enough() and not interrupt.at(step):
+            watchdog.at(f"step {step + 1}", rare=step == first)
             profile.at(step, state)
             with meter.waiting():
                 local = next(batches)
@@ -136,6 +140,7 @@ def fit(
             if step % rhythm.log_every == 0 or saves or validates:
                 meter.hold(step, metrics, examples=len(next(iter(batch.values()))))
             if validates:
+                watchdog.at(f"the validation of step {step}", rare=True)
                 meter.flush()
                 scores = validate(state)
                 writer.write(step, scores)
@@ -144,8 +149,10 @@ def fit(
                 saves |= checkpoints.wants(step, scores) or enough()
                 meter.restart()
             if saves:
+                watchdog.at(f"the save of step {step}", rare=True)
                 meter.flush()
                 save(scores)
+        watchdog.at("the last save", rare=True)
         meter.flush()
         checkpoints.finish(lambda: save(scores))
         if stopping is not None and stopping.stopped:

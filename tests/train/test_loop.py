@@ -17,6 +17,7 @@ from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge
 from ecgjax.train.once import Once
 from ecgjax.train.profile import Profile
+from ecgjax.train.stall import Watchdog
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
@@ -127,6 +128,7 @@ def fit(
             name="test",
             gauge=Gauge(chips=1),
             profile=profile or Profile(),
+            watchdog=Watchdog(10.0, workdir),
             stopping=stopping,
         )
     finally:
