@@ -129,7 +129,9 @@ def test_a_full_disk_is_said_and_what_was_saved_stays_whole(tmp_path):
     found = json.loads(run.stdout)
     assert found["left"] == [str(step) for step in found["cleared"]]
     assert found["cleared"][-1] == found["restored"] == 4
-    final = r"no space is left for .*/run/checkpoints \([0-9,]+ bytes free\)\..*free space.*a --workdir elsewhere"
+    final = (
+        r"no space is left for .*/run/checkpoints \([0-9,]+ bytes free\)\..*free space.*a --workdir elsewhere"
+    )
     assert re.search(final, found["final"])
     assert re.search(r"writing .*/small.bin: no space is left", found["small"])
     assert found["beside"] == ["filler", "run"]  # No half of small.bin.
