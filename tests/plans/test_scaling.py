@@ -101,7 +101,12 @@ def test_batch_norm_costs_its_latency():
     """100 small sums: 15 us each on sixteen chips, 35 on 256; 7 within four neighbours, 11 within eight."""
     small, large = (batch_norm(estimate(rescaled(compiled(), SMALL, t), t), t) for t in (SMALL, LARGE))
     assert [round(1e6 * price.seconds) for price in small] == [1500, 1100, 700, 0]
-    assert [round(1e6 * price.seconds) for price in large] == [3465, 1089, 693, 0]  # The embeddings' is no more.
+    assert [round(1e6 * price.seconds) for price in large] == [
+        3465,
+        1089,
+        693,
+        0,
+    ]  # The embeddings' is no more.
     assert small[-1].choice == "statistics of groups of 1"
 
 
