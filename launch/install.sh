@@ -1,10 +1,11 @@
+# shellcheck shell=bash
 # Sourced by the launch scripts: makes .venv on a fresh machine, reuses it afterwards.
 # Usage: . launch/install.sh EXTRAS   (such as "dev,raw")
 
 ecgjax_python() {
   local candidate
   for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3 python; do
-    [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
+    command -v "${candidate:-/}" >/dev/null 2>&1 || continue
     if "$candidate" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
       printf '%s\n' "$candidate"
       return 0

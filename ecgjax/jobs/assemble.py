@@ -58,7 +58,7 @@ def assemble(
 ) -> Assembly:
     """Builds what `config` describes over `devices`, by default those of JAX; touches no device memory."""
     section = dict(config["mesh"])
-    rules = tuple((pattern, layout) for pattern, layout in section.pop("rules", ()))
+    rules = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in section.pop("rules", ()))
     meshes.check_rules(rules)
     mesh = configs.call(meshes.make_mesh, section, "config.mesh", devices=devices)
     batch_size = config["data"]["batch_size"]
@@ -74,6 +74,7 @@ def assemble(
         steps_per_epoch=max(data.epoch(config) // batch_size, 1),
     )
     step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
+    setup.check_norm_groups(config["objective"], batch_size=batch_size, accumulate=config["accumulate"])
     state = states.abstract_state(objective, tx, mesh, rules)
     train_step, eval_step = step.compile_steps(
         objective, tx, mesh, accumulate=config["accumulate"], rules=rules

@@ -28,12 +28,18 @@ from ml_collections import ConfigDict, config_flags
 
 from ecgjax.core import config as configs
 from ecgjax.core import files, runtime
-from ecgjax.core.chips import GIB
 from ecgjax.jobs import plan_data, setup
 from ecgjax.jobs.plan_compile import Request, compile_apart
-from ecgjax.plans import batch_search, topologies
+from ecgjax.plans import batch_search, table, topologies
 from ecgjax.plans.records import Compiled, to_json
+from ecgjax.plans.table import Case
 from ecgjax.plans.topologies import Topology
+
+_OF_PAIRS = ("cross_modal", "simclr")
+"""Objectives whose loss compares every example of the batch with every other."""
+
+_NAME_LENGTH = 100
+"""Of a collective; one that XLA made of many has the names of all."""
 
 _SUBLANES = 8
 """Batches are searched in multiples of so many a device: on a TPU fewer are padded to as many."""
@@ -63,7 +69,7 @@ def define() -> None:
         "configs/prepare.py:paper",
         "Recipe of `prepare` whose shapes to assume without a data directory.",
     )
-    flags.DEFINE_bool("verbose", False, "List every collective with its algorithm.")
+    flags.DEFINE_bool("verbose", False, "List every collective by the operation that asked for it.")
     flags.DEFINE_string("json", None, "File to write everything to that is known.")
     flags.DEFINE_float("time_limit", 600.0, "Seconds after which a compilation is given up.")
     flags.DEFINE_string(
@@ -77,7 +83,7 @@ def run(args: flags.FlagValues) -> int:
         raise ValueError("plan needs --config=FILE and --topology=NAMES; see `python -m ecgjax plan --help`.")
     jax.config.update("jax_platforms", "cpu")  # The chips of this machine, if any, are not for this process.
     runtime.start()
-    reports = plan(
+    cases = plan(
         args.config,
         topology=args.topology,
         examples_per_chip=[_positive(x, "--examples_per_chip") for x in args.examples_per_chip],
@@ -87,26 +93,10 @@ def run(args: flags.FlagValues) -> int:
         time_limit=args.time_limit,
         cache=_cache() if args.cache is None else args.cache or None,
     )
-    print(_render(reports, verbose=args.verbose), flush=True)
+    print(_text(cases, verbose=args.verbose), flush=True)
     if args.json is not None:
-        files.write_json(args.json, {"reports": [report.to_json() for report in reports]})
+        files.write_json(args.json, {"cases": [_json(case) for case in cases]})
     return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What is known of one step on one topology."""
-
-    topology: Topology
-    compiled: Compiled
-    largest: batch_search.Largest | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {
-            "compiled": to_json(self.compiled),
-            "largest_batch": None if self.largest is None else dataclasses.asdict(self.largest),
-        }
 
 
 def plan(
@@ -119,8 +109,12 @@ def plan(
     largest_batch: bool = False,
     time_limit: float,
     cache: str | None,
-) -> list[Report]:
-    """Compiles for every topology and batch; the first that goes wrong for another reason than memory ends it."""
+) -> list[Case]:
+    """Compiles for every topology and batch.
+
+    One that fails for another reason than memory is said and left out, since its successors may take an hour; none
+    at all is an error.
+    """
     configs.check_sections(config, setup.SECTIONS)
     config = configs.plain(config)
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
@@ -141,19 +135,29 @@ def plan(
         runtime.say(f"{name}: {found}.")
         return compiled
 
-    reports = []
+    objective = config["objective"]
+    cases, failures = [], []
     for one, own in steps:
-        compiled = compile_step(own, one, "fast" if fast else "full")
-        found = _largest(own, one, compiled, compile_step) if largest_batch else None
-        reports.append(Report(one, compiled, found))
-    return reports
+        try:
+            compiled = compile_step(own, one, "fast" if fast else "full")
+            found = _largest(own, one, compiled, compile_step) if largest_batch else None
+        except ValueError as error:
+            failures.append(str(error))
+            runtime.say(failures[-1])
+            continue
+        width = objective.get("projection") if objective["name"] in _OF_PAIRS else None
+        cases.append(Case(one, compiled, found, fsdp=config["mesh"]["fsdp"], projection=width))
+    if not cases:
+        raise ValueError(failures[-1])
+    return cases
 
 
 def _with_batch(
     config: Mapping[str, Any], topology: Topology, examples_per_chip: int | None
 ) -> dict[str, Any]:
-    """The config for this topology; raises where its devices do not divide the batch."""
+    """The config for this topology, whose slices are what it has; raises where its devices do not divide the batch."""
     config = copy.deepcopy(dict(config))
+    config["mesh"]["slices"] = topology.slices
     if examples_per_chip is not None:
         config["data"]["batch_size"] = examples_per_chip * topology.chips
     batch = config["data"]["batch_size"]
@@ -180,9 +184,7 @@ def _largest(config, topology: Topology, compiled: Compiled, compile_step) -> ba
             batch, found.error is None, found.needed if found.memory is None else found.memory.peak
         )
 
-    found = batch_search.largest(
-        probe, available=int(available), start=config["data"]["batch_size"], step=step
-    )
+    found = batch_search.largest(probe, available=available, start=config["data"]["batch_size"], step=step)
     while compiled.effort == "full" and found.batch and not (verdict := probe(found.batch, "full")).fits:
         found = batch_search.Largest(found.batch - step, found.batch, (*found.probes, verdict))
     return found
@@ -205,14 +207,26 @@ def _cache() -> str:
     return os.fspath(Path(base) / "ecgjax" / "plan")
 
 
-def _render(reports: Sequence[Report], *, verbose: bool) -> str:
-    return "\n".join(_row(report) for report in reports)
+def _text(cases: Sequence[Case], *, verbose: bool) -> str:
+    parts = [table.report(case) + (_every_collective(case) if verbose else "") for case in cases]
+    return "\n".join([*parts, *([table.overview(cases)] if len(cases) > 1 else [])])
 
 
-def _row(report: Report) -> str:
-    compiled = report.compiled
-    found = compiled.error
-    if found is None:
-        peak, bound = compiled.memory.peak / GIB, compiled.memory.upper_bound / GIB
-        found = f"peak {peak:.2f} GiB a device (upper bound {bound:.2f})"
-    return f"{compiled.topology}, batch {compiled.batch_size}, {compiled.effort}: {found}"
+def _every_collective(case: Case) -> str:
+    found = case.compiled.program.collectives if case.compiled.program else ()
+    return "".join(
+        f"{one.times:,} x {one.kind} {'+'.join(one.dtypes)} {one.bytes:,} B, groups of {one.group} spanning "
+        f"{'x'.join(map(str, one.span)) or '-'}, {one.network}, {'blocking' if one.blocking else 'hidden'}: "
+        f"{one.name[:_NAME_LENGTH]}\n"
+        for one in found
+    )
+
+
+def _json(case: Case) -> dict[str, Any]:
+    return {
+        "compiled": to_json(case.compiled),
+        "estimate": case.estimate and dataclasses.asdict(case.estimate),
+        "largest_batch": case.largest and dataclasses.asdict(case.largest),
+        "scaling": [dataclasses.asdict(one) for one in case.scaling],
+        "note": table.NOT_MEASURED,
+    }

@@ -80,6 +80,7 @@ def compile_here(request: Request) -> Compiled:
     compiled = compiling.compile_lowered(
         lowered,
         topology,
+        tuple(run.mesh.devices.flat),
         effort=request.effort,
         batch_size=request.config["data"]["batch_size"],
         model_flops=flops.model_flops(run.objective, batch),

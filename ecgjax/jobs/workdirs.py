@@ -14,6 +14,12 @@ from ecgjax.train import checkpoint
 _HARMLESS = (
     *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
     "data.validation_batch",
+    # How blocks run: equal to float tolerance.
+    *(
+        f"objective.{part}.{how}"
+        for part in ("encoder", "decoder", "ecg", "cmr")
+        for how in ("remat", "scan")
+    ),
     "stop",  # When to end is for the watcher to say; the updates until then stay the same.
 )
 """Sections that may change on resume: they do not change what is trained."""

@@ -3,10 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 
-_BY_THE_LINE = 6
-"""Guesses after which the interval is halved instead: near the limit the scheduler bends the line."""
+_STRAIGHT = 4
+"""Guesses that trust the line: near the limit the scheduler bends it, and a contrastive loss grows quadratically."""
 
-_MOST = 2**16
+_LEAP = 16
+"""How far beyond what fits a guess may lie."""
+
+_MOST = 2**13
+"""Steps at which the search ends though everything fits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,19 +39,20 @@ def largest(probe: Callable[[int], Probe], *, available: int, start: int, step: 
         probes.append(probe(guess * step))
         low = max((p.batch // step for p in probes if p.fits), default=0)
         high = min((p.batch // step for p in probes if not p.fits), default=None)
-        if high == low + 1 or (high is None and low * step >= _MOST):
+        if high == low + 1 or (high is None and low >= _MOST):
             return Largest(low * step, None if high is None else high * step, tuple(probes))
         guess = _next(probes, available, low, high, step)
 
 
 def _next(probes: list[Probe], available: int, low: int, high: int | None, step: int) -> int:
-    """Strictly between what fits and what does not."""
+    """Strictly between what fits and what does not: by the line, and every other time by halves if it bends."""
     known = sorted((p for p in probes if p.needed is not None), key=lambda p: abs(p.needed - available))[:2]
-    if len(known) == 2 and len(probes) < _BY_THE_LINE and known[0].needed != known[1].needed:
+    straight = high is None or len(probes) < _STRAIGHT or len(probes) % 2
+    if len(known) == 2 and straight and known[0].needed != known[1].needed:
         a, b = known
         slope = (a.needed - b.needed) / (a.batch - b.batch)
         guess = int((a.batch + (available - a.needed) / slope) / step)
     else:
         guess = 2 * low if high is None else (low + high) // 2
-    limit = _MOST // step if high is None else high - 1
+    limit = min(_LEAP * low, _MOST) if high is None else high - 1
     return max(min(guess, limit), low + 1)

@@ -2,18 +2,21 @@
 
 import hashlib
 import importlib.metadata
+import inspect
 import math
 import re
 import resource
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 
 import ecgjax
+from ecgjax.core import flops
 from ecgjax.core.chips import GIB
 from ecgjax.core.interfaces import Tree
+from ecgjax.plans import collectives, groups, hlo, loops, program, records, traffic
 from ecgjax.plans.records import Compiled, Memory, Program
 from ecgjax.plans.topologies import Topology
 
@@ -22,6 +25,10 @@ Effort = Literal["full", "fast"]
 _OPTIONS: dict[Effort, dict[str, float]] = {"full": {}, "fast": {"exec_time_optimization_effort": -1.0}}
 _NEEDED = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+_READERS = (collectives, groups, hlo, loops, program, records, traffic, flops)
+"""What a report would be read anew for."""
 
 
 class CompileError(ValueError):
@@ -45,6 +52,7 @@ def devices(topology: Topology) -> list[jax.Device]:
 def compile_lowered(
     lowered: jax.stages.Lowered,
     topology: Topology,
+    order: Sequence[jax.Device],
     *,
     effort: Effort,
     batch_size: int,
@@ -53,11 +61,13 @@ def compile_lowered(
 ) -> Compiled:
     """Compiles; where the program does not fit, `error` holds what it needs and what there is.
 
+    `order` are the devices as the mesh holds them.
+
     Both efforts give the same memory to 2 %, the same FLOPs and collectives; cycles and memory traffic of `fast` mean
     nothing. `peak_memory` is what the chip must hold; arguments, outputs and temporaries add up to more in loops.
     """
     began = time.perf_counter()
-    memory, program, cost, error, needed = None, None, {}, None, None
+    memory, found, cost, error, needed = None, None, {}, None, None
     try:
         compiled = lowered.compile(dict(_OPTIONS[effort]) if topology.chip else None)
     except jax.errors.JaxRuntimeError as failure:
@@ -67,7 +77,7 @@ def compile_lowered(
         error, needed = _too_large(text)
     else:
         memory, cost = _memory(compiled, topology), _cost(compiled)
-        program = _program(compiled.as_text(), topology)
+        found = _program(compiled.as_text(), topology, order)
     return Compiled(
         topology=topology.name,
         devices=topology.devices,
@@ -77,7 +87,7 @@ def compile_lowered(
         seconds=time.perf_counter() - began,
         state_bytes=state_bytes,
         memory=memory,
-        program=program,
+        program=found,
         cost_analysis=cost,
         versions=versions(topology),
         error=error,
@@ -88,7 +98,7 @@ def compile_lowered(
 
 def digest(lowered: jax.stages.Lowered, topology: Topology, effort: Effort) -> str:
     """Stands for a program, where it shall run, how it is compiled, and by what it is compiled and read."""
-    readers = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    readers = [inspect.getsource(module) for module in _READERS]
     where = topology.describe() if topology.chip else topology.name
     parts = (lowered.as_text(), where, effort, sorted(versions(topology).items()), readers)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -121,7 +131,7 @@ def _memory(compiled: jax.stages.Compiled, topology: Topology) -> Memory:
 
 def _available(topology: Topology) -> int | None:
     if topology.chip is not None:
-        return int(topology.chip.usable_bytes)
+        return topology.chip.usable_bytes
     return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # A CPU has none.
 
 
@@ -140,5 +150,10 @@ def _too_large(message: str) -> tuple[str, int | None]:
     return f"does not fit: {words}", int(needed)
 
 
-def _program(text: str, topology: Topology) -> Program | None:
-    return None
+def _program(text: str, topology: Topology, order: Sequence[jax.Device]) -> Program:
+    return program.read_program(
+        text,
+        coordinates={i: tuple(getattr(device, "coords", ())) for i, device in enumerate(order)},
+        slices={i: getattr(device, "slice_index", 0) for i, device in enumerate(order)},
+        wrapped=topology.wrap if topology.chip else (),
+    )

@@ -25,8 +25,8 @@ class Estimate:
     """Seconds, FLOPs and bytes of one chip and one step; `mfu` and `hfu` are bounds from above.
 
     `model_flops` leave out what is repeated to save memory, `flops` are those of the program. `cycles_s` and `hbm_s`
-    are None where the compilation does not tell. `hidden_s` is communication that compute can cover, `exposed_s` what
-    adds to the step: all that blocks, and what of the hidden is longer than the compute. `latency_s` and
+    are None where the compilation does not tell. `exposed_s` is what communication adds to the step: all that blocks
+    (`blocking_s`), and of the rest (`hidden_s`) what is longer than the work behind which it runs. `latency_s` and
     `latency_count` are the blocking collectives that wait for their way more than for their bytes. With `caveats` the
     step takes longer than `step_s`, for these reasons.
     """
@@ -40,6 +40,7 @@ class Estimate:
     hbm_s: float | None
     cycles_s: float | None
     legs: tuple[Leg, ...]
+    blocking_s: float
     hidden_s: float
     exposed_s: float
     latency_s: float
@@ -71,10 +72,10 @@ class Estimate:
         """What the step waits for longest, and small collectives where they are a share worth telling."""
         causes = {"kernels (compiler model)": self.cycles_s, "HBM": self.hbm_s, "FLOP roof": self.flop_s}
         slowest = next(name for name, seconds in causes.items() if seconds == self.compute_s)
-        small = f"latency of {self.latency_count} small collectives"
+        small = f"the latency of {self.latency_count} small collectives"
         if self.exposed_s > self.compute_s:
             return small if 2 * self.latency_s > self.exposed_s else "communication"
-        return f"{slowest}, {small}" if self.latency_s >= WORTH_TELLING * self.step_s else slowest
+        return f"{slowest} and {small}" if self.latency_s >= WORTH_TELLING * self.step_s else slowest
 
 
 def estimate(compiled: Compiled, topology: Topology) -> Estimate:
@@ -97,8 +98,10 @@ def estimate(compiled: Compiled, topology: Topology) -> Estimate:
     legs = tuple(leg(collective, topology) for collective in program.collectives)
     blocking = [one for one in legs if one.collective.blocking]
     small = [one for one in blocking if one.latency_bound]
-    hidden_s = sum((one.seconds for one in legs if not one.collective.blocking), 0.0)
-    exposed_s = sum((one.seconds for one in blocking), 0.0) + max(0.0, hidden_s - compute_s)
+    hidden = [one for one in legs if not one.collective.blocking]
+    blocking_s, hidden_s = (sum((one.seconds for one in some), 0.0) for some in (blocking, hidden))
+    uncovered_s = 0.0 if cycles_s is None else sum((_uncovered(one, chip.clock_hz) for one in hidden), 0.0)
+    exposed_s = blocking_s + max(uncovered_s, hidden_s - compute_s, 0.0)
     step_s = compute_s + exposed_s
     model_flops = compiled.model_flops / topology.chips
     batch_bytes = compiled.state_bytes["batch"] * devices
@@ -112,6 +115,7 @@ def estimate(compiled: Compiled, topology: Topology) -> Estimate:
         hbm_s=hbm_s,
         cycles_s=cycles_s,
         legs=legs,
+        blocking_s=blocking_s,
         hidden_s=hidden_s,
         exposed_s=exposed_s,
         latency_s=sum((one.seconds for one in small), 0.0),
@@ -146,10 +150,15 @@ def margin(compiled: Compiled) -> int | None:
     return memory.available - memory.peak - memory.code - compiled.state_bytes["batch"]
 
 
+def _uncovered(hidden: Leg, clock_hz: float) -> float:
+    """Seconds for which a collective outlasts the work between its start and its end."""
+    return max(0.0, hidden.seconds - hidden.collective.times * hidden.collective.cover_cycles / clock_hz)
+
+
 def _caveats(compiled: Compiled):
     program = compiled.program
     if compiled.effort == "fast":
-        yield "low-effort compilation: neither its cycles nor its HBM bytes are those of the real program"
+        yield "a low-effort compilation tells neither cycles nor HBM bytes"
     elif program.cycles is None:
         yield "the compiler gives no cycles"
     if program.kernels:

@@ -39,18 +39,20 @@ class Price:
 
 
 def batch_norm(found: Estimate, topology: Topology) -> list[Price]:
-    """Statistics of the global batch against those of groups of 1, 4 and 8 neighbouring chips.
+    """Statistics of the global batch against those of groups of 1, 4 and 8 neighbouring chips of `topology`.
 
-    The small blocking sums of a step are those of batch norm, but for a handful; each waits for the one before it, so
-    that nothing hides them. Between slices each also waits for the data-centre network.
+    `found` says how many sums there are, and may be of another slice. The small blocking sums of a step are those of
+    batch norm, but for a handful; each waits for the one before it, so that nothing hides them. Between slices each
+    also waits for the data-centre network.
     """
     small = [
         one.collective
         for one in found.legs
         if one.latency_bound and one.collective.blocking and one.collective.kind == "all-reduce"
     ]
-    choices = [topology.chips, *(chips for chips in (8, 4, 1) if chips < topology.chips)]
-    return [_batch_norm(small, chips, topology) for chips in choices]
+    slice_chips = math.prod(topology.shape)
+    groups = [chips for chips in (8, 4, 1) if chips <= slice_chips and chips < topology.chips]
+    return [_batch_norm(small, chips, topology) for chips in (topology.chips, *groups)]
 
 
 def _batch_norm(small: list[Collective], chips: int, topology: Topology) -> Price:
@@ -63,7 +65,8 @@ def _batch_norm(small: list[Collective], chips: int, topology: Topology) -> Pric
         legs += [
             leg(c, topology) for c in (inside, *(between_slices(inside, topology) if everywhere else ()))
         ]
-    name = "statistics of the global batch" if everywhere else f"statistics of groups of {chips}"
+    own = "each chip alone" if chips == 1 else f"groups of {chips} chips"
+    name = f"statistics of {'the global batch' if everywhere else own}"
     return Price(name, sum((x.seconds for x in legs), 0.0), 0.0, sum((x.wire_bytes for x in legs), 0.0))
 
 

@@ -10,7 +10,8 @@ class Collective:
 
     `bytes` is the full buffer S of one execution (what is reduced, what is gathered, what a permute or a send moves);
     `span` counts the distinct coordinates that a group has along each axis of the torus, empty across the DCN; `hops`
-    is the mean distance of a permute's pairs on it.
+    is the mean distance of a permute's pairs on it. `cover_cycles` is the work that the schedule has between start
+    and end, behind which it may hide; a blocking one has none.
     """
 
     kind: Literal["all-reduce", "all-gather", "reduce-scatter", "all-to-all", "permute", "send"]
@@ -23,6 +24,7 @@ class Collective:
     span: tuple[int, ...]
     hops: float
     name: str
+    cover_cycles: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

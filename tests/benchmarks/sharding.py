@@ -27,6 +27,7 @@ from tiny_objectives import SECTIONS, batch, initial, objective
 from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
 
+KEY = jax.random.key(7)
 TOLERANCE = 1e-4
 SHAPES = ((1, 2, 1), (1, 1, 2), (1, 4, 1), (1, 2, 2), (2, 2, 1), (1, 8, 1), (1, 4, 2), (2, 2, 2))
 
@@ -77,7 +78,7 @@ def computed(name: str, shape: tuple[int, int, int]):
     mesh = meshes.make_mesh(
         slices=slices, data=data, fsdp=fsdp, devices=jax.devices()[: slices * data * fsdp]
     )
-    params, extra = initial(name)
+    params, extra, inputs = *initial(name), batch()
     shard, whole = meshes.shardings({"params": params, "extra": extra}, mesh), meshes.replicated(mesh)
 
     def loss(params, extra, inputs, key):
@@ -86,7 +87,7 @@ def computed(name: str, shape: tuple[int, int, int]):
     arguments = (shard["params"], shard["extra"], meshes.batch_sharding(mesh), whole)
     step = jax.jit(jax.value_and_grad(loss, has_aux=True), in_shardings=arguments)
     with jax.set_mesh(mesh):
-        (value, aux), grads = step(params, extra, batch(), jax.random.key(7))
+        (value, aux), grads = step(params, extra, inputs, KEY)
     return jax.device_get({"loss": value, "metrics": aux.metrics, "extra": aux.extra, "grads": grads})
 
 

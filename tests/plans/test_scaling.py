@@ -99,22 +99,17 @@ def test_larger_slices():
 
 def test_batch_norm_costs_its_latency():
     """100 small sums: 15 us each on sixteen chips, 35 on 256; 7 within four neighbours, 11 within eight."""
-    small, large = (batch_norm(estimate(rescaled(compiled(), SMALL, t), t), t) for t in (SMALL, LARGE))
+    small, large = (batch_norm(estimate(compiled(), SMALL), topology) for topology in (SMALL, LARGE))
     assert [round(1e6 * price.seconds) for price in small] == [1500, 1100, 700, 0]
-    assert [round(1e6 * price.seconds) for price in large] == [
-        3465,
-        1089,
-        693,
-        0,
-    ]  # The embeddings' is no more.
-    assert small[-1].choice == "statistics of groups of 1"
+    assert [round(1e6 * price.seconds) for price in large] == [3500, 1100, 700, 0]
+    assert small[-1].choice == "statistics of each chip alone"
 
 
 def test_batch_norm_over_slices_waits_for_the_network_between_them():
-    target = parse("2xv5e:16x16")
-    prices = batch_norm(estimate(rescaled(compiled(), SMALL, target), target), target)
-    assert prices[0].seconds == pytest.approx(99 * (35e-6 + 75e-6))
-    assert prices[1].seconds == pytest.approx(99 * 11e-6)
+    prices = batch_norm(estimate(compiled(), SMALL), parse("2xv5e:16x16"))
+    assert prices[0].seconds == pytest.approx(100 * (35e-6 + 75e-6))
+    assert prices[1].seconds == pytest.approx(100 * 11e-6)
+    assert len(batch_norm(estimate(compiled(), SMALL), parse("3xv5e:2x2"))) == 3  # Eight are in no slice.
 
 
 def test_neighbours_are_compact():
