@@ -38,7 +38,14 @@ def training() -> ConfigDict:
         }
     )
     config.accumulate = 1  # Microbatches of one update; data.batch_size stays that of the update.
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1})
+    config.mesh = ConfigDict(
+        {
+            "slices": 1,  # Of a TPU pod, between which the network is slow.
+            "data": -1,  # Devices of a slice that share the batch; -1 takes all that fsdp leaves.
+            "fsdp": 1,  # Devices that share parameters and optimiser, and the batch as well.
+            "rules": (),  # Pairs (regex of a leaf's path, "fsdp", "fsdp:AXIS" or "replicated"), before the built-in.
+        }
+    )
     # Beside the last `keep` and those in `preserve`: the best by a validation metric, where one is named.
     config.checkpoint = ConfigDict({"keep": 2, "preserve": (0,), "best": _watched(keep=5)})
     config.stop = _watched(patience=25, max_delta=0.0)  # Early stopping, where a metric is named.

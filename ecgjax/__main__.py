@@ -15,11 +15,16 @@ VERBS = {
     "prepare": "raw recordings, or the synthetic cohort, to conditioned shards and a manifest",
     "inspect": "what a data directory or a workdir holds: counts, InputSpec, pictures",
     "train": "one training run into a workdir; run again to resume",
+    "plan": "memory, collectives and predicted speed of a training step on TPU slices, without a TPU",
     "evaluate": "results of a workdir's checkpoints, once or following a run",
     "convert": "published PyTorch weights to a workdir, or a workdir to PyTorch weights",
     "export": "embeddings of a checkpoint to Parquet and npz",
     "report": "tables, claims and figures of many workdirs as one HTML page",
 }
+
+
+SEVERAL = ("train",)
+"""Verbs that run as one program on several processes."""
 
 
 def main() -> None:
@@ -31,6 +36,8 @@ def main() -> None:
     if verb not in VERBS:
         sys.exit(f"ecgjax: unknown verb {verb!r}; choose from {', '.join(VERBS)}.")
     job = importlib.import_module(f"ecgjax.jobs.{verb}")
+    from ecgjax.core import cluster, distributed  # With jax, which the overview can do without.
+
     job.define()
     arguments = [f"ecgjax {verb}", *sys.argv[2:]]
     if {"-h", "--help"} & set(arguments):
@@ -38,14 +45,28 @@ def main() -> None:
         return
     try:
         flags.FLAGS(arguments)
-        status = app.run(lambda _: job.run(flags.FLAGS), argv=arguments[:1])
+        if verb not in SEVERAL:
+            cluster.check_alone(verb, os.environ)
+        status = app.run(lambda _: _run(job), argv=arguments[:1])
     except KeyboardInterrupt:
+        distributed.leave(f"ecgjax {verb}: interrupted.")
         sys.exit(f"ecgjax {verb}: interrupted.")
     except Exception as error:
-        if not _for_the_user(error):
+        expected = _for_the_user(error)
+        said = f"ecgjax {verb}: {_message(error, arguments)}" if expected else traceback.format_exc()
+        distributed.leave(said, error)
+        if not expected:
             raise
-        sys.exit(f"ecgjax {verb}: {_message(error, arguments)}")
+        sys.exit(said)
     sys.exit(status)
+
+
+def _run(job) -> int:
+    from ecgjax.core import distributed
+
+    status = job.run(flags.FLAGS)
+    distributed.finish()
+    return status
 
 
 def _print(text: str) -> None:
@@ -118,8 +139,8 @@ def _help(verb: str, job) -> str:
 
 
 def _flags_of(job) -> list[flags.Flag]:
-    shared = flags.FLAGS.get_key_flags_for_module("ecgjax.core.runtime")
-    return [*flags.FLAGS.get_key_flags_for_module(job.__name__), *shared]
+    modules = (job.__name__, "ecgjax.core.runtime", "ecgjax.core.distributed")
+    return [flag for name in modules for flag in flags.FLAGS.get_key_flags_for_module(name)]
 
 
 if __name__ == "__main__":

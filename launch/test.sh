@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Everything that must be green: style, the five floors, the tests. Installs what it needs into .venv.
-# Usage: bash launch/test.sh [pytest arguments]
+# Usage: bash launch/test.sh [pytest arguments]      (-m slow: the tests that take minutes, -m "": all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/install.sh
-ecgjax_install "dev,raw"
+ecgjax_install "dev,raw,plan"
 
 ruff format --check .
 ruff check .
 lint-imports
-python -m pytest -n auto --dist loadfile "$@"
+python -m pytest -n auto --dist loadfile -m "not slow" "$@"

@@ -1,4 +1,4 @@
-"""Eight fake CPU devices, strict promotion, and where real data and goldens lie."""
+"""Eight fake CPU devices, quick compilation, and where real data and goldens lie."""
 
 import os
 import pathlib
@@ -7,6 +7,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _FLAGS = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in _FLAGS:
     os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_force_host_platform_device_count=8".strip()
+
+# Compiling is most of what tests cost, and hardly any is about what XLA optimises; those ask for it (`optimised`).
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import pytest
 
@@ -25,6 +28,17 @@ def _directory(variable: str, default: str) -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"{path} is missing; set {variable} to the directory that holds it")
     return path
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """Compiles as a run would."""
+    import jax
+
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

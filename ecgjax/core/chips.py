@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-GIB = 2.0**30
+GIB = 2**30
 _ASSUMED = "assumed: "
 
 
@@ -22,9 +22,9 @@ class Chip:
     name: str
     kinds: tuple[str, ...]
     flops: float
-    hbm_bytes: float
+    hbm_bytes: int
     hbm_bandwidth: float
-    usable_bytes: float | None = None
+    usable_bytes: int | None = None
     devices_per_chip: int = 1
     clock_hz: float | None = None
     links: int | None = None
@@ -72,7 +72,7 @@ TPUS: Mapping[str, Chip] = {
         kinds=("TPU v4",),
         flops=275e12,
         hbm_bytes=32 * GIB,
-        usable_bytes=30.75 * GIB,
+        usable_bytes=int(30.75 * GIB),
         hbm_bandwidth=1200e9,
         clock_hz=1.05e9,
         links=6,
@@ -93,7 +93,7 @@ TPUS: Mapping[str, Chip] = {
         kinds=("TPU v5 lite", "TPU v5e"),
         flops=197e12,
         hbm_bytes=16 * GIB,
-        usable_bytes=15.75 * GIB,
+        usable_bytes=int(15.75 * GIB),
         hbm_bandwidth=819e9,
         clock_hz=1.5e9,
         links=4,
@@ -113,7 +113,7 @@ TPUS: Mapping[str, Chip] = {
         kinds=("TPU v5", "TPU v5p"),
         flops=459e12,
         hbm_bytes=95 * GIB,  # The vendor's "95 GB" is less than XLA uses: it must be GiB, or 96.
-        usable_bytes=95.74 * GIB,
+        usable_bytes=int(95.74 * GIB),
         hbm_bandwidth=2765e9,
         clock_hz=1.75e9,
         links=6,
@@ -129,7 +129,7 @@ TPUS: Mapping[str, Chip] = {
         kinds=("TPU v6 lite", "TPU v6e"),
         flops=918e12,
         hbm_bytes=32 * GIB,
-        usable_bytes=31.25 * GIB,
+        usable_bytes=int(31.25 * GIB),
         hbm_bandwidth=1638e9,
         clock_hz=1.75e9,
         links=4,
@@ -145,7 +145,7 @@ TPUS: Mapping[str, Chip] = {
         kinds=("TPU7x",),
         flops=2307e12,
         hbm_bytes=192 * GIB,
-        usable_bytes=94.75 * GIB,
+        usable_bytes=int(94.75 * GIB),
         hbm_bandwidth=7380e9,
         devices_per_chip=2,
         clock_hz=2.2e9,
@@ -174,7 +174,7 @@ def _gpu(name: str, kinds: tuple[str, ...], flops: float, gb: int, bandwidth: fl
         name=name,
         kinds=kinds,
         flops=flops,
-        hbm_bytes=gb * 1e9,
+        hbm_bytes=gb * 10**9,
         hbm_bandwidth=bandwidth,
         sources=dict.fromkeys(
             fields, f"{_NVIDIA}{page} (data sheet; dense bfloat16, half the figure with sparsity)"

@@ -9,7 +9,7 @@ from absl import flags
 from absl import logging as absl_logging
 from etils import epath
 
-from ecgjax.core import files
+from ecgjax.core import distributed, files
 
 
 def define_compile_cache() -> None:
@@ -23,7 +23,7 @@ def define_compile_cache() -> None:
 
 def is_lead() -> bool:
     """Whether this process writes files and logs."""
-    return jax.process_index() == 0
+    return distributed.process() == 0
 
 
 def start(*, compile_cache: epath.PathLike | None = None) -> None:

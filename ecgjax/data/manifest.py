@@ -31,6 +31,11 @@ class TargetColumn:
     prevalence: float | None
     count: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns a plain dict."""
+        own = {"mean": self.mean, "std": self.std, "prevalence": self.prevalence, "count": self.count}
+        return {**dataclasses.asdict(self.target), **own}
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
@@ -49,6 +54,14 @@ class SplitSummary:
     examples: int
     subjects: int
     shards: tuple[Shard, ...]
+
+    def locate(self, position: int) -> tuple[str, int]:
+        """Shard file, and number of the record in it, of the example at `position`."""
+        for shard in self.shards:
+            if position < shard.examples:
+                return shard.file, position
+            position -= shard.examples
+        raise IndexError(f"Position is {position} beyond the {self.examples} examples.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,16 +111,7 @@ class Manifest:
             "cohort": self.cohort,
             "input_spec": self.input_spec.to_json(),
             "fields": self.schema.to_json(),
-            "targets": [
-                {
-                    **dataclasses.asdict(column.target),
-                    "mean": column.mean,
-                    "std": column.std,
-                    "prevalence": column.prevalence,
-                    "count": column.count,
-                }
-                for column in self.targets
-            ],
+            "targets": [column.to_json() for column in self.targets],
             "splits": {
                 name: {
                     "examples": split.examples,

@@ -1,7 +1,7 @@
-"""Batches of a prepared data directory, as Grain iterators whose position can be saved and restored."""
+"""Batches of a prepared data directory, read by Grain; a training batch is known by its number."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import grain
@@ -21,6 +21,62 @@ _CROP_STREAM = 0x63726F70  # Keeps the crop draws apart from anything else that 
 _PARTNER_STREAM = 0x70616972
 
 
+class TrainBatches(Iterator[Batch]):
+    """Endless batches of this process, by number: iterating goes on from `next_batch`.
+
+    A batch depends on its number alone, so that number is the whole position: the same for every process, however
+    many there are, and for any number of workers. Workers start with the first batch that is asked for.
+    """
+
+    def __init__(
+        self, positions: grain.MapDataset, make: "_TrainBatch", *, workers: int, threads: int, prefetch: int
+    ):
+        self._positions, self._make, self._options = positions, make, (workers, threads, prefetch)
+        self._iterator: grain.DatasetIterator | None = None
+        self._next = 0
+
+    @property
+    def next_batch(self) -> int:
+        """Number of the batch that comes next; what a checkpoint holds of the data."""
+        return self._next
+
+    def seek(self, number: int) -> None:
+        """Goes on with batch `number`."""
+        if number < 0:
+            raise ValueError(f"Batch {number} is below 0.")
+        self.close()
+        self._next = number
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            batches = self._positions.map_with_index(self._make)
+            self._iterator = _iterate(batches[self._next :], *self._options)
+        batch = next(self._iterator)
+        self._next += 1
+        return batch
+
+    @property
+    def split(self) -> str:
+        """What they are drawn from."""
+        return self._make.data.split
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a global batch, those of other processes too."""
+        return len(self._positions[0])
+
+    def read(self, number: int, rows: np.ndarray) -> Batch:
+        """Some rows of global batch `number`, whoever delivers them; leaves the position alone."""
+        make = dataclasses.replace(self._make, data=dataclasses.replace(self._make.data, rows=rows))
+        return make(number, self._positions[number])
+
+    def close(self) -> None:
+        """Ends the workers; the position stays."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+
 def train_batches(
     directory: epath.PathLike,
     *,
@@ -34,23 +90,19 @@ def train_batches(
     targets: Sequence[str] | None = None,
     similarity: str | None = None,
     max_labels: int | None = None,
-    shard_index: int = 0,
-    shard_count: int = 1,
+    rows: np.ndarray | None = None,
     cache: bool = False,
     workers: int = 0,
     threads: int = 1,
     prefetch: int = 4,
-) -> grain.DatasetIterator:
+) -> TrainBatches:
     """Endless shuffled batches of this process.
 
-    `batch_size` is global: process `shard_index` of `shard_count` gets rows
-    [shard_index * local, (shard_index + 1) * local) of every global batch. An epoch is
-    floor(examples / batch_size) batches without a repeated example; what does not fill a batch is left out,
-    anew in every epoch. Batch k depends on (directory, split, batch_size, crop, seed, k) alone, neither on
-    `cache`, `workers`, `threads` nor on `shard_count`: with `workers=0` the state is {"next_index": k}, so
-    that `set_state(state_at(k))` resumes with any number of processes. With workers the state fits the same
-    number of workers only, and the arrays are views of shared memory: copy them to the device before asking
-    for the next.
+    `batch_size` is global; `rows` are those of every global batch that this process delivers, ascending, None for
+    all. An epoch is floor(examples / batch_size) batches without a repeated example; what does not fill a batch is
+    left out, anew in every epoch. Batch k depends on (directory, split, batch_size, crop, seed, k) alone, neither
+    on `cache`, `workers`, `threads` nor on which rows are asked for. With workers the arrays are views of shared
+    memory: copy them to the device before asking for the next.
 
     The ECG crop starts at a uniform integer in [0, length - crop]. `reference_crop` leaves the last of them
     out, as the reference implementation of MMCL does. `cache` decodes the split once into memory. `prefetch`
@@ -67,7 +119,7 @@ def train_batches(
     `max_labels` leaves only so many labelled examples, of whole subjects: those that a linear probe of as many labels
     is fitted on. Finding them reads the split once.
     """
-    data = _open(directory, split, crop, modalities, targets, batch_size, shard_index, shard_count)
+    data = _open(directory, split, crop, modalities, targets, batch_size, rows)
     _check_workers(workers, threads, prefetch, cache)
     if not 0 <= seed < 2**32:
         raise ValueError(f"config.seed: {seed} is outside 0 to 2**32 - 1.")
@@ -90,18 +142,18 @@ def train_batches(
             "config.data.pairing: 'permuted' needs both ECG and CMR, config.data.modalities are "
             f"{list(data.modalities)}; choose pairing 'true'."
         )
-    rows = _rows(directory, data, cache)
+    examples_of = _examples(directory, data, cache)
     partners = _Partners(data.examples, seed) if pairing == "permuted" else None
     matrix = None if similarity is None else SimilarityRows(similarity, data.examples)
-    batches = (
+    positions = (
         grain.MapDataset.range(examples)
         .seed(seed)
         .shuffle()
         .batch(batch_size, drop_remainder=True, batch_fn=_as_positions)
         .repeat(None)
-        .map_with_index(_TrainBatch(data, rows, seed, reference_crop, partners, matrix, chosen))
     )
-    return _iterate(batches, workers, threads, prefetch)
+    make = _TrainBatch(data, examples_of, seed, reference_crop, partners, matrix, chosen)
+    return TrainBatches(positions, make, workers=workers, threads=threads, prefetch=prefetch)
 
 
 def evaluation_batches(
@@ -114,8 +166,7 @@ def evaluation_batches(
     position: Literal["first", "centre"] = "first",
     modalities: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
-    shard_index: int = 0,
-    shard_count: int = 1,
+    rows: np.ndarray | None = None,
     cache: bool = False,
     workers: int = 0,
     threads: int = 1,
@@ -128,23 +179,15 @@ def evaluation_batches(
     Rows that fill the last batch have `mask` False, `index` -1, `subject` 0, NaN labels, and signals of the
     last example, so that they are as harmless to a network as real ones.
     """
-    data = _open(directory, split, crop, modalities, targets, batch_size, shard_index, shard_count)
+    data = _open(directory, split, crop, modalities, targets, batch_size, rows)
     _check_workers(workers, threads, prefetch, cache)
     if crops < 1:
         raise ValueError(f"config.data.crops: {crops} is below 1.")
     starts = crop_starts(data.length, data.crop, crops=crops, position=position)
-    rows = _rows(directory, data, cache)
     batches = grain.MapDataset.range(-(-data.examples * crops // batch_size)).map(
-        _EvaluationBatch(data, rows, batch_size, starts)
+        _EvaluationBatch(data, _examples(directory, data, cache), batch_size, starts)
     )
     return _iterate(batches, workers, threads, prefetch)
-
-
-def state_at(step: int) -> dict[str, int]:
-    """The state of a training iterator with `workers=0` that will return batch `step` next."""
-    if step < 0:
-        raise ValueError(f"Step {step} is below 0.")
-    return {"next_index": step}
 
 
 def steps_per_epoch(manifest: Manifest, *, split: str, batch_size: int) -> int:
@@ -173,17 +216,12 @@ class _Data:
     crop: int
     modalities: tuple[str, ...]
     columns: tuple[int, ...]
-    local: int
-    shard_index: int
+    rows: np.ndarray
 
     @property
     def names(self) -> tuple[str, ...]:
         names = tuple(name for modality in self.modalities for name in _MODALITY_FIELDS[modality])
         return (*names, *(("label",) if self.columns else ()), "subject")
-
-    @property
-    def slice(self) -> slice:
-        return slice(self.shard_index * self.local, (self.shard_index + 1) * self.local)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +245,7 @@ class _Cached:
         return {name: values[position] for name, values in self.arrays.items()}
 
 
-_Rows = Callable[[int], Mapping[str, np.ndarray]]
+_Examples = Callable[[int], Mapping[str, np.ndarray]]
 
 
 class _Partners:
@@ -218,10 +256,10 @@ class _Partners:
         self._place = np.argsort(self._circle)
 
     def __call__(
-        self, position: int, example: Mapping[str, np.ndarray], rows: _Rows
+        self, position: int, example: Mapping[str, np.ndarray], examples: _Examples
     ) -> Mapping[str, np.ndarray]:
         for step in range(1, len(self._circle)):
-            partner = rows(int(self._circle[(self._place[position] + step) % len(self._circle)]))
+            partner = examples(int(self._circle[(self._place[position] + step) % len(self._circle)]))
             if not np.array_equal(
                 partner["subject"], example["subject"]
             ):  # A subject may have several records.
@@ -234,7 +272,7 @@ class _TrainBatch:
     """Positions of a global batch to the arrays of this process."""
 
     data: _Data
-    rows: _Rows
+    examples: _Examples
     seed: int
     reference_crop: bool
     partners: _Partners | None
@@ -248,17 +286,11 @@ class _TrainBatch:
         offsets = self.data.length - self.data.crop + (0 if self.reference_crop else 1)
         generator = np.random.default_rng((self.seed, _CROP_STREAM, step))
         starts = generator.integers(0, max(offsets, 1), size=len(positions))
-        local = self.data.slice
-        batch = _assemble(
-            self.data,
-            self.rows,
-            positions[local],
-            starts[local],
-            np.ones(self.data.local, np.bool_),
-            self.partners,
-        )
+        positions, starts = positions[self.data.rows], starts[self.data.rows]
+        mask = np.ones(len(positions), np.bool_)
+        batch = _assemble(self.data, self.examples, positions, starts, mask, self.partners)
         if self.matrix is not None:
-            batch["similarity"] = self.matrix(positions[local])
+            batch["similarity"] = self.matrix(positions)
         return batch
 
 
@@ -267,16 +299,16 @@ class _EvaluationBatch:
     """Number of a global batch to the arrays of this process."""
 
     data: _Data
-    rows: _Rows
+    examples: _Examples
     batch_size: int
     starts: np.ndarray
 
     def __call__(self, number: int) -> Batch:
         crops = len(self.starts)
-        row = number * self.batch_size + np.arange(self.batch_size)[self.data.slice]
+        row = number * self.batch_size + self.data.rows
         mask = row < self.data.examples * crops
         row = np.minimum(row, self.data.examples * crops - 1)
-        batch = _assemble(self.data, self.rows, row // crops, self.starts[row % crops], mask)
+        batch = _assemble(self.data, self.examples, row // crops, self.starts[row % crops], mask)
         batch["label"][~mask] = np.nan
         batch["subject"][~mask] = 0
         batch["index"][~mask] = -1
@@ -285,7 +317,7 @@ class _EvaluationBatch:
 
 def _assemble(
     data: _Data,
-    rows: _Rows,
+    examples: _Examples,
     positions: np.ndarray,
     starts: np.ndarray,
     mask: np.ndarray,
@@ -304,13 +336,13 @@ def _assemble(
         batch["cmr"] = np.empty((size, *schema.field("cmr").shape), np.float32)
     columns = list(data.columns)
     for i, (position, start) in enumerate(zip(positions.tolist(), starts.tolist(), strict=True)):
-        example = rows(position)
+        example = examples(position)
         if "ecg" in batch:  # int16 times float32 is the dequantised signal; only the crop is touched.
             np.multiply(
                 example["ecg"][:, start : start + data.crop], example["ecg_step"], out=batch["ecg"][i]
             )
         if "cmr" in batch:
-            partner = example if partners is None else partners(position, example, rows)
+            partner = example if partners is None else partners(position, example, examples)
             batch["cmr"][i] = partner["cmr"]
         if columns:
             batch["label"][i] = example["label"][columns]
@@ -329,8 +361,7 @@ def _open(
     modalities: Sequence[str] | None,
     targets: Sequence[str] | None,
     batch_size: int,
-    shard_index: int,
-    shard_count: int,
+    rows: np.ndarray | None,
 ) -> _Data:
     manifest = read_manifest(directory)
     examples = manifest.split(split).examples
@@ -345,11 +376,11 @@ def _open(
     unknown = [name for name in targets or () if name not in names]
     if unknown:
         raise ValueError(f"config.data.targets: unknown {unknown}; {directory} has {list(names)}.")
-    if batch_size < 1 or not 0 <= shard_index < shard_count or batch_size % shard_count:
-        raise ValueError(
-            f"config.data.batch_size: a global batch of {batch_size} cannot be shared equally by "
-            f"{shard_count} processes (this is number {shard_index}); choose a multiple of {shard_count}."
-        )
+    if batch_size < 1:
+        raise ValueError(f"config.data.batch_size: {batch_size} is below 1.")
+    rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+    if not len(rows) or rows[0] < 0 or rows[-1] >= batch_size or np.any(np.diff(rows) < 1):
+        raise ValueError(f"Rows {rows.tolist()} are not some of 0 to {batch_size - 1}, ascending.")
     length = manifest.input_spec.ecg.length if "ecg" in modalities else 0
     if crop is not None and "ecg" in modalities and not 1 <= crop <= length:
         raise ValueError(
@@ -363,8 +394,7 @@ def _open(
         crop=length if crop is None or "ecg" not in modalities else crop,
         modalities=modalities,
         columns=tuple(names.index(name) for name in (names if targets is None else targets)),
-        local=batch_size // shard_count,
-        shard_index=shard_index,
+        rows=rows,
     )
 
 
@@ -381,7 +411,7 @@ def _check_workers(workers: int, threads: int, prefetch: int, cache: bool) -> No
         )
 
 
-def _rows(directory: epath.PathLike, data: _Data, cache: bool) -> _Rows:
+def _examples(directory: epath.PathLike, data: _Data, cache: bool) -> _Examples:
     if cache:
         return _Cached(read_split(directory, data.manifest, data.split, names=data.names))
     return _Stored(ShardSource(directory, data.manifest, data.split), data)

@@ -44,6 +44,7 @@ class Assembly:
     """One training step with all that it was made of; `state` is abstract, with shardings."""
 
     mesh: Mesh
+    rules: tuple[tuple[str, str], ...]
     objective: Objective
     tx: optax.GradientTransformation
     schedule: optax.Schedule
@@ -56,7 +57,10 @@ def assemble(
     config: Mapping[str, Any], data: Data, *, devices: Sequence[jax.Device] | None = None
 ) -> Assembly:
     """Builds what `config` describes over `devices`, by default those of JAX; touches no device memory."""
-    mesh = configs.call(meshes.make_mesh, config["mesh"], "config.mesh", devices=devices)
+    section = dict(config["mesh"])
+    rules = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in section.pop("rules", ()))
+    meshes.check_rules(rules)
+    mesh = configs.call(meshes.make_mesh, section, "config.mesh", devices=devices)
     batch_size = config["data"]["batch_size"]
     meshes.check_batch_size(batch_size, mesh)
     objective = setup.make_objective(
@@ -70,9 +74,12 @@ def assemble(
         steps_per_epoch=max(data.epoch(config) // batch_size, 1),
     )
     step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
-    state = states.abstract_state(objective, tx, mesh)
-    train_step, eval_step = step.compile_steps(objective, tx, mesh, accumulate=config["accumulate"])
-    return Assembly(mesh, objective, tx, schedule, state, train_step, eval_step)
+    setup.check_norm_groups(config["objective"], batch_size=batch_size, accumulate=config["accumulate"])
+    state = states.abstract_state(objective, tx, mesh, rules)
+    train_step, eval_step = step.compile_steps(
+        objective, tx, mesh, accumulate=config["accumulate"], rules=rules
+    )
+    return Assembly(mesh, rules, objective, tx, schedule, state, train_step, eval_step)
 
 
 def abstract_batch(config: Mapping[str, Any], data: Data, state: states.TrainState) -> Abstract:

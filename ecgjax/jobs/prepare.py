@@ -25,7 +25,9 @@ from ecgjax.data.cohorts.synthetic import SyntheticCohort
 from ecgjax.data.cohorts.synthetic.ceiling import attainable
 from ecgjax.data.manifest import Manifest
 
-_SECTIONS = ("cohort", "ecg", "cmr", "examples_per_shard", "attainable")
+SECTIONS = ("cohort", "ecg", "cmr", "examples_per_shard", "attainable")
+"""What a preparation config holds at its top level."""
+
 _FIELDS = {
     "ecg": ("rate_hz", "length", "conditioning", "quality"),
     "cmr": ("height", "width", "pixel_mm", "conditioning"),
@@ -69,7 +71,7 @@ def prepare(
     withdrawn: tuple[str, ...] = (),
 ) -> Manifest:
     """Builds the data directory that `config` describes."""
-    configs.check_sections(config, _SECTIONS)
+    configs.check_sections(config, SECTIONS)
     config = configs.plain(config)
     cohort = configs.build(COHORTS, config["cohort"], "config.cohort")
     ecg, cmr = config["ecg"], config["cmr"]

@@ -6,6 +6,10 @@
 The workdir receives config.json, input_spec.json, manifest.json, metrics.jsonl, tensorboard/, checkpoints/<step>/
 and, once the last save is final, TRAINED. `--dry_run` checks everything that can be known beforehand.
 SIGTERM or Ctrl-C saves and leaves with exit code 75; exit code 0 means trained.
+
+Several processes, one a host, run this same command; SLURM, GKE and Cloud TPUs tell them of each other, elsewhere
+  --coordinator=HOST:PORT --processes=N --process=I
+does. SIGTERM to one of them saves and ends all; where one dies, the others say so and leave with exit code 76.
 """
 
 import functools
@@ -13,7 +17,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import ml_collections
 from absl import flags
 from etils import epath
@@ -21,31 +24,37 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 import ecgjax
-from ecgjax.core import chips, flops, rng, runtime, trees
+from ecgjax.core import chips, distributed, flops, rng, runtime, trees
 from ecgjax.core import config as configs
+from ecgjax.core import mesh as meshes
 from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import pipeline
-from ecgjax.jobs import initial, setup, workdirs
+from ecgjax.jobs import agreement, initial, nonfinite, setup, workdirs
 from ecgjax.jobs.assemble import Abstract, Assembly, Data, abstract_batch, abstract_key, assemble
 from ecgjax.train import checkpoint, loop, optim
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge, count_chips
+from ecgjax.train.meter import NotFinite
 from ecgjax.train.once import Once, counting
 from ecgjax.train.profile import Profile, parse_range
+from ecgjax.train.stall import Watchdog
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
 INTERRUPTED = 75
 """Exit code (EX_TEMPFAIL) after a saved interruption: the same command goes on."""
 
+STALL_MINUTES = 10.0
+
 
 def define() -> None:
     """Declares the flags of this job."""
     runtime.define_compile_cache()
+    distributed.define()
     config_flags.DEFINE_config_file(
         "config", help_string="Training config: FILE or FILE:ARG.", lock_config=True
     )
@@ -53,6 +62,12 @@ def define() -> None:
     flags.DEFINE_bool("dry_run", False, "Check and print what would be trained, then stop.")
     flags.DEFINE_string(
         "profile", None, "START:STOP: trace the steps after START up to STOP into WORKDIR/profile."
+    )
+    flags.DEFINE_float(
+        "stall_minutes",
+        STALL_MINUTES,
+        "A step that takes longer ends the process; compiling, validating and saving may take six times as long.",
+        lower_bound=0.01,
     )
 
 
@@ -64,7 +79,10 @@ def run(args: flags.FlagValues) -> int:
     # Before the first compilation: later it would stay unused.
     own = None if args.dry_run else workdir / "compile_cache"
     runtime.start(compile_cache=args.compile_cache or own)
-    return train(args.config, workdir, dry_run=args.dry_run, profile=args.profile)
+    distributed.start(args)
+    return train(
+        args.config, workdir, dry_run=args.dry_run, profile=args.profile, stall_minutes=args.stall_minutes
+    )
 
 
 def train(
@@ -73,6 +91,7 @@ def train(
     *,
     dry_run: bool = False,
     profile: str | None = None,
+    stall_minutes: float = STALL_MINUTES,
 ) -> int:
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
     configs.check_sections(config, setup.SECTIONS)
@@ -88,6 +107,7 @@ def train(
         if section["workdir"]:
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
+    agreement.check(agreement.items(config, workdir))
     data = Data.of(manifest)
     run = assemble(config, data)
     objective, mesh, abstract = run.objective, run.mesh, run.state
@@ -100,30 +120,34 @@ def train(
         {"orbax": Checkpoints}, section, "config.checkpoint", workdir=workdir, best=best
     )
     checkpoint.check_keep(open_checkpoints.keywords["keep"])
-    iterator = _train_iterator(config)
+    batches = _train_batches(config, mesh)
     validation = _validation_batches(config, manifest, mesh)
     watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
     _check_step(config, data, run, metrics)
+    if not (workdir / "TRAINED").exists():
+        checkpoint.check_resumable(workdir)
     fresh = not checkpoint.steps(workdir)
     sources = initial.open_sources(config, manifest.input_spec, abstract, mesh) if fresh else ()
     if dry_run:
         _describe(config, manifest.input_spec, abstract, mesh, watched=(best, stopping))
         return 0
 
-    workdirs.open_workdir(workdir, config, manifest)
+    with distributed.lead_first("workdir"):
+        workdirs.open_workdir(workdir, config, manifest)
     if (workdir / "TRAINED").exists():
         runtime.say(f"{workdir} is trained already.")
         return 0
     checkpoints = open_checkpoints()
-    restored = checkpoints.restore_latest(abstract, iterator)
+    restored = checkpoints.restore_latest(abstract)
     if restored is not None:
         state = restored.state
+        batches.seek(restored.next_batch)
         if stopping is not None:
             stopping.resume(restored.meta.get("stop"))  # Absent where the run did not watch anything.
         runtime.say(f"{workdir}: resumed at step {int(state.step)}.")
     else:
-        state = states.create(objective, run.tx, mesh, rng.stream(config["seed"], "init"))
+        state = states.create(objective, run.tx, mesh, rng.stream(config["seed"], "init"), run.rules)
         if not fresh:  # Every checkpoint was damaged.
             sources = initial.open_sources(config, manifest.input_spec, abstract, mesh)
         state = initial.initialise(state, sources, workdir, frozen=objective.frozen_paths)
@@ -145,7 +169,7 @@ def train(
         loop.fit,
         train_step=Once(run.train_step, "train step"),
         validate=loop.mean_over(score, validation, rng.stream(config["seed"], "validation"), mesh),
-        iterator=iterator,
+        batches=batches,
         key=key,
         mesh=mesh,
         rhythm=rhythm,
@@ -156,20 +180,30 @@ def train(
         name=workdir.name,
         gauge=_gauge(run, abstract_batch(config, data, abstract)),
         profile=_profile(traced, workdir, step=int(state.step)),
+        watchdog=Watchdog(stall_minutes, workdir),
         stopping=stopping,
     )
     try:
         with counting() as compilations:
             state = fit(state)
         runtime.say(f"compiled: {_counts(compilations)}.")
-    finally:  # A save under way is finished whatever stopped the loop.
-        writer.close()
+    except NotFinite as error:  # All processes have come here.
         checkpoints.close()
+        nonfinite.stop(error, workdir, batches, manifest)
+    except BaseException:
+        if not distributed.several():  # The others may never come to the end of this save.
+            checkpoints.close()
+        raise
+    else:  # A save under way is finished whatever stopped the loop.
+        checkpoints.close()
+    finally:
+        batches.close()
+        writer.close()
     stopped = stopping is not None and stopping.stopped
     if int(state.step) < rhythm.steps and not stopped:
         return INTERRUPTED
+    marker = {"step": int(state.step), "params": trees.digest(meshes.to_host(state.params))}
     if runtime.is_lead():
-        marker = {"step": int(state.step), "params": trees.digest(state.params)}
         write_json(workdir / "TRAINED", marker | ({"stopped_early": stopping.reason} if stopped else {}))
     return 0
 
@@ -225,15 +259,14 @@ def _check_step(config: Mapping[str, Any], data: Data, run: Assembly, metrics: M
     run.train_step.eval_shape(run.state, batch, key)
 
 
-def _train_iterator(config: Mapping[str, Any]):
+def _train_batches(config: Mapping[str, Any], mesh: Mesh) -> pipeline.TrainBatches:
     fields = {name: value for name, value in config["data"].items() if name != "validation_batch"}
     return configs.call(
         pipeline.train_batches,
         fields,
         "config.data",
         seed=config["seed"],
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
+        rows=meshes.process_rows(mesh, config["data"]["batch_size"]),
     )
 
 
@@ -262,8 +295,7 @@ def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest,
         crop=data["crop"],
         modalities=data["modalities"],
         cache=data["cache"],
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
+        rows=meshes.process_rows(mesh, size),
     )
 
     def batches():

@@ -14,6 +14,12 @@ from ecgjax.train import checkpoint
 _HARMLESS = (
     *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
     "data.validation_batch",
+    # How blocks run: equal to float tolerance.
+    *(
+        f"objective.{part}.{how}"
+        for part in ("encoder", "decoder", "ecg", "cmr")
+        for how in ("remat", "scan")
+    ),
     "stop",  # When to end is for the watcher to say; the updates until then stay the same.
 )
 """Sections that may change on resume: they do not change what is trained."""
@@ -23,8 +29,13 @@ _OFF = tuple(f": absent -> {value}" for value in (None, [], {}))
 
 
 def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manifests.Manifest) -> None:
-    """Creates the workdir, or checks that it belongs to this config and data."""
+    """Creates the workdir, or checks that it belongs to this config and data; of several processes the lead first."""
     saved = workdir / "config.json"
+    if not runtime.is_lead() and not saved.exists():
+        raise ValueError(
+            f"{workdir} holds no config.json, though process 0 has just written it there: the processes do not see "
+            f"one directory. Choose a --workdir on a file system that all share, or a gs:// bucket."
+        )
     if not saved.exists() or not checkpoint.steps(workdir):  # Nothing saved, nothing to protect.
         strangers = (
             sorted(p.name for p in workdir.iterdir() if p.name != "compile_cache") if workdir.exists() else []
@@ -39,8 +50,7 @@ def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manif
             write_json(workdir / "manifest.json", manifest.to_json())
             write_json(workdir / "config.json", config)
         return
-    # Workdirs from before these existed.
-    changed = configs.differences({"accumulate": 1, **read_json(saved)}, config)
+    changed = configs.differences(_completed(read_json(saved)), config)
     changed = [line for line in changed if not line.endswith(_OFF)]
     harmful = [line for line in changed if not line.startswith(tuple(f"config.{name}" for name in _HARMLESS))]
     if harmful:
@@ -58,3 +68,8 @@ def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manif
             f"{workdir} was trained on data of fingerprint {before[:12]}, {config['data']['directory']} has "
             f"{manifest.fingerprint[:12]}; restore the data, or choose another --workdir."
         )
+
+
+def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a workdir, with what did not exist yet when it was made."""
+    return {"accumulate": 1, **config, "mesh": {"slices": 1, **config["mesh"]}}

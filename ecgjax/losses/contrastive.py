@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ecgjax.core.precision import wide
 
@@ -51,15 +51,45 @@ def nt_xent(
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - positive)
 
 
-def top_k_accuracy(z0: Float[Array, "b k"], z1: Float[Array, "b k"], *, k: int = 1) -> Float[Array, ""]:
-    """Share of rows of `z0` whose own row of `z1` is among the `k` most similar.
+def sigmoid(
+    z0: Float[Array, "b k"],
+    z1: Float[Array, "b k"],
+    *,
+    log_scale: Float[Array, ""] | float,
+    bias: Float[Array, ""] | float,
+    same_subject: Bool[Array, "b b"] | None = None,
+) -> Float[Array, ""]:
+    """Sigmoid loss of SigLIP (arXiv 2303.15343): each pair is classified alone, as of one subject or of two.
 
-    A tie counts against the row, so that a collapsed encoder scores nothing.
+    The logits are cosines times exp(`log_scale`) plus `bias`, both learnt; a row sums over its pairs. Where
+    `same_subject` is true off the diagonal, the pair is neither positive nor negative.
+    """
+    itself = jnp.eye(len(z0), dtype=bool)
+    logits = similarity(z0, z1) * jnp.exp(log_scale) + bias
+    surprise = -jax.nn.log_sigmoid(jnp.where(itself, logits, -logits))
+    if same_subject is not None:
+        surprise = jnp.where(same_subject & ~itself, 0, surprise)
+    return jnp.mean(jnp.sum(surprise, axis=1))
+
+
+def top_k_accuracy(z0: Float[Array, "b k"], z1: Float[Array, "b k"], *, k: int = 1) -> Float[Array, ""]:
+    """Share of rows of `z0` whose own row of `z1` is among the `k` most similar; ties as in `ranks`."""
+    return share_within(ranks(z0, z1), k=k)
+
+
+def share_within(ranks: Int[Array, "b"], *, k: int) -> Float[Array, ""]:
+    """Share of rows that `k` or more others do not precede."""
+    return jnp.mean((ranks < k).astype(jnp.float32))
+
+
+def ranks(z0: Float[Array, "b k"], z1: Float[Array, "b k"]) -> Int[Array, "b"]:
+    """For each row of `z0` how many other rows of `z1` are at least as similar to it as its own.
+
+    A tie thus counts against the row, so that a collapsed encoder finds nothing.
     """
     logits = similarity(z0, z1)
     others = ~jnp.eye(len(logits), dtype=bool)
-    at_least_as_similar = jnp.sum((logits >= jnp.diag(logits)[:, None]) & others, axis=1)
-    return jnp.mean((at_least_as_similar < k).astype(jnp.float32))
+    return jnp.sum((logits >= jnp.diag(logits)[:, None]) & others, axis=1)
 
 
 def similarity(z0: Float[Array, "b k"], z1: Float[Array, "c k"]) -> Float[Array, "b c"]:

@@ -25,8 +25,9 @@ class ProjectionHead(nnx.Module):
 class MlpHead(nnx.Module):
     """Linear without bias, batch norm, ReLU, linear; the heads of SimSiam, BYOL and Barlow Twins.
 
-    `bias` is that of the last layer; `norm_out` adds a batch norm without scale and bias after it. Weights start
-    uniform in +-1/sqrt(fan in), or Xavier uniform with bias zero, as masked pre-training draws every layer.
+    `bias` is that of the last layer; `norm_out` adds a batch norm without scale and bias after it, and `norm_group` is
+    the group of both (`BatchNorm`). Weights start uniform in +-1/sqrt(fan in), or Xavier uniform with bias zero, as
+    masked pre-training draws every layer.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class MlpHead(nnx.Module):
         width: int,
         bias: bool = True,
         norm_out: bool = False,
+        norm_group: int | None = None,
         init: Literal["fan_in", "xavier"] = "fan_in",
         dtype: str = "float32",
         rngs: nnx.Rngs,
@@ -57,9 +59,10 @@ class MlpHead(nnx.Module):
             )
 
         self.fc1 = layer(width_in, hidden, False)
-        self.norm1 = BatchNorm(hidden, dtype=dtype, rngs=rngs)
+        norm = {"group": norm_group, "dtype": dtype, "rngs": rngs}
+        self.norm1 = BatchNorm(hidden, **norm)
         self.fc2 = layer(hidden, width, bias)
-        self.norm2 = BatchNorm(width, affine=False, dtype=dtype, rngs=rngs) if norm_out else None
+        self.norm2 = BatchNorm(width, affine=False, **norm) if norm_out else None
 
     def __call__(self, embedding: Float[Array, "b d"], *, train: bool) -> Float[Array, "b k"]:
         """Projects; in training the running statistics move."""

@@ -1,5 +1,7 @@
 """The transformer block that the ECG encoder and the masked decoder share."""
 
+from typing import Literal, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -33,6 +35,10 @@ def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(width, epsilon=EPSILON, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
+Softmax = Literal["float32", "bfloat16"]
+"""Precision of attention logits and probabilities; sums over keys are float32 either way."""
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention with one fused projection to queries, keys and values.
 
@@ -44,6 +50,7 @@ class Attention(nnx.Module):
         *,
         width: int,
         heads: int,
+        softmax: Softmax = "float32",
         dtype: str = "float32",
         kernel_init: Initializer = xavier_uniform,
         rngs: nnx.Rngs,
@@ -52,7 +59,9 @@ class Attention(nnx.Module):
             raise ValueError(
                 f"width {width} is not a multiple of heads {heads}; choose heads that divide it."
             )
-        self.heads = heads
+        if softmax == "bfloat16" and dtype != "bfloat16":
+            raise ValueError(f"softmax 'bfloat16' needs dtype 'bfloat16', not {dtype!r}; leave it 'float32'.")
+        self.heads, self.softmax = heads, softmax
         self.qkv = linear(width, 3 * width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.projection = linear(width, width, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
@@ -60,13 +69,14 @@ class Attention(nnx.Module):
         """Mixes tokens within each sample."""
         b, n, d = tokens.shape
         query, key, value = self._project(tokens)
-        mixed = _attention_weights(query, key).astype(value.dtype) @ value  # [b h n d/h]
+        weigh = _attention_weights if self.softmax == "float32" else _narrow_attention_weights
+        mixed = weigh(query, key).astype(value.dtype) @ value  # [b h n d/h]
         # Two axes around every linear layer: XLA's CPU products are faster for it (1.60 to 1.45 s a step).
         mixed = mixed.transpose(0, 2, 1, 3).reshape(b * n, d)
         return self.projection(mixed).reshape(b, n, d)
 
     def weights(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h n n"]:
-        """Softmax map; row i says what token i attends to."""
+        """Softmax map, never narrower than float32; row i says what token i attends to."""
         query, key, _ = self._project(tokens)
         return _attention_weights(query, key)
 
@@ -80,6 +90,15 @@ def _attention_weights(query, key):
     precision = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=precision)
     return jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
+
+
+def _narrow_attention_weights(query, key):
+    """In the inputs' precision but for the sums: a fifth of the cycles and a third of the traffic less on a TPU."""
+    # Scaled first, so that no wider product is stored for the backward pass.
+    scores = (query * query.shape[-1] ** -0.5) @ key.swapaxes(-1, -2)
+    exponentials = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = exponentials.sum(-1, keepdims=True, dtype=jnp.float32)
+    return exponentials * (1 / total).astype(exponentials.dtype)
 
 
 class AttentionPool(nnx.Module):
@@ -142,6 +161,13 @@ class Mlp(nnx.Module):
         return self.fc2(hidden).reshape(b, n, d)
 
 
+class Drop(NamedTuple):
+    """Which samples keep a branch: drawn by `key`, each with probability `keep`."""
+
+    key: PRNGKeyArray
+    keep: float | Float[Array, ""]
+
+
 class Block(nnx.Module):
     """Pre-norm transformer block; in training each branch is dropped per sample at rate `drop_path`."""
 
@@ -152,6 +178,7 @@ class Block(nnx.Module):
         heads: int,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        softmax: Softmax = "float32",
         dtype: str = "float32",
         kernel_init: Initializer = xavier_uniform,
         rngs: nnx.Rngs,
@@ -159,40 +186,29 @@ class Block(nnx.Module):
         self.drop_path = drop_path
         drawn = {"dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
         self.norm1 = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.attention = Attention(width=width, heads=heads, **drawn)
+        self.attention = Attention(width=width, heads=heads, softmax=softmax, **drawn)
         self.norm2 = layer_norm(width, dtype=dtype, rngs=rngs)
         self.mlp = Mlp(width=width, hidden=int(width * mlp_ratio), **drawn)
 
-    def __call__(
-        self, tokens: Float[Array, "b n d"], *, train: bool = False, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "b n d"]:
-        """Residual attention, then residual MLP."""
-        rate = self.drop_path if train else 0.0
-        key_attention, key_mlp = _branch_keys(key, rate)
-        tokens = tokens + drop_path(self.attention(self.norm1(tokens)), key_attention, rate=rate)
-        return tokens + drop_path(self.mlp(self.norm2(tokens)), key_mlp, rate=rate)
+    def __call__(self, tokens: Float[Array, "b n d"], drop: Drop | None = None) -> Float[Array, "b n d"]:
+        """Residual attention, then residual MLP; `drop` decides by sample for each."""
+        key_attention, key_mlp = (None, None) if drop is None else jax.random.split(drop.key)
+        tokens = tokens + _kept(self.attention(self.norm1(tokens)), key_attention, drop)
+        return tokens + _kept(self.mlp(self.norm2(tokens)), key_mlp, drop)
 
     def attention_weights(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h n n"]:
         """Softmax map of this block for its input `tokens`."""
         return self.attention.weights(self.norm1(tokens))
 
 
-def _branch_keys(key, rate):
-    if not rate:
-        return None, None
-    if key is None:
-        raise ValueError(f"drop path at rate {rate} needs a key in training; pass key=, or train=False.")
-    return jax.random.split(key)
+def _kept(branch, key, drop):
+    return branch if drop is None else drop_path(branch, Drop(key, drop.keep))
 
 
-def drop_path(
-    branch: Float[Array, "b n d"], key: PRNGKeyArray | None, *, rate: float
-) -> Float[Array, "b n d"]:
-    """Zeroes whole samples of a residual branch and scales the others by 1 / (1 - rate)."""
-    if not rate:
-        return branch
-    keep = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1))
-    return jnp.where(keep, branch / (1 - rate), 0).astype(branch.dtype)
+def drop_path(branch: Float[Array, "b n d"], drop: Drop) -> Float[Array, "b n d"]:
+    """Zeroes whole samples of a residual branch and divides the others by the share that is kept."""
+    kept = jax.random.bernoulli(drop.key, drop.keep, (branch.shape[0], 1, 1))
+    return jnp.where(kept, branch / jnp.asarray(drop.keep, branch.dtype), 0)
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:

@@ -9,8 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ecgjax.core.precision import wide
-from ecgjax.models.layers import Block, layer_norm, linear
+from ecgjax.models.layers import Block, Softmax, layer_norm, linear
 from ecgjax.models.posemb import sincos_positions
+from ecgjax.models.stack import Remat, check_scan, run_blocks
 from ecgjax.models.vit import patch_columns, patch_rows
 
 
@@ -92,7 +93,10 @@ def _kept(count, ratio, rounding, name, what):
 
 
 class MaeDecoder(nnx.Module):
-    """Predicts every patch, visible or hidden, from the visible tokens; positions are fixed."""
+    """Predicts every patch, visible or hidden, from the visible tokens; positions are fixed.
+
+    `remat`, `scan` and `softmax` are as in `Vit`.
+    """
 
     def __init__(
         self,
@@ -108,15 +112,21 @@ class MaeDecoder(nnx.Module):
         channels: int = 1,
         mlp_ratio: float = 4.0,
         frequencies: str = "float64",
+        remat: Remat = "none",
+        scan: int = 0,
+        softmax: Softmax = "float32",
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
+        check_scan(scan, depth)
         self.rows, self.columns = patch_rows(leads, patch_leads), patch_columns(length, patch)
         self.width, self.dtype, self.frequencies = width, dtype, frequencies
+        self.remat, self.scan = remat, scan
         self.embed = linear(encoder_width, width, dtype=dtype, rngs=rngs)
         self.mask_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, 1, width)))
         self.blocks = nnx.List(
-            Block(width=width, heads=heads, mlp_ratio=mlp_ratio, dtype=dtype, rngs=rngs) for _ in range(depth)
+            Block(width=width, heads=heads, mlp_ratio=mlp_ratio, softmax=softmax, dtype=dtype, rngs=rngs)
+            for _ in range(depth)
         )
         self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.predict = linear(width, channels * patch_leads * patch, dtype=dtype, rngs=rngs)
@@ -131,8 +141,7 @@ class MaeDecoder(nnx.Module):
         patches = jnp.concatenate([tokens[:, 1:], hidden], axis=1)
         patches = jnp.take_along_axis(patches, restore[:, :, None], axis=1)
         tokens = jnp.concatenate([tokens[:, :1], patches], axis=1) + self.position_table()
-        for block in self.blocks:
-            tokens = block(tokens)
+        tokens = run_blocks(self.blocks, tokens, remat=self.remat, scan=self.scan)
         patches = self.norm(tokens)[:, 1:].reshape(b * n, self.width)
         return wide(self.predict(patches).reshape(b, n, -1))
 

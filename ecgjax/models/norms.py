@@ -17,6 +17,12 @@ class BatchNorm(nnx.Module):
 
     Otherwise the running ones serve, of which the variance is the unbiased one, as in torch. Without `affine`
     there is neither scale nor bias.
+
+    `group` normalises as many consecutive examples of the batch by their own statistics, and the running ones follow
+    the mean over groups of each group's. Where a group's examples lie on n chips, its statistics cross no more than
+    these: none where it is the share of one chip, which at 256 chips saves 97 small all-reduces a step that wait for
+    each other (distributed batch normalisation: Ying et al. 2018, arXiv 1811.06992). As it counts examples and not
+    chips, another number of devices computes the same.
     """
 
     def __init__(
@@ -25,11 +31,16 @@ class BatchNorm(nnx.Module):
         *,
         affine: bool = True,
         epsilon: float = EPSILON,
+        group: int | None = None,
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         del rngs  # Nothing is drawn; every layer takes it.
-        self.dtype, self.epsilon, self.affine = dtype, epsilon, affine
+        if group is not None and group < 1:
+            raise ValueError(
+                f"norm_group is {group}; a group has at least one example, None takes the batch."
+            )
+        self.dtype, self.epsilon, self.affine, self.group = dtype, epsilon, affine, group
         if affine:
             self.scale = nnx.Param(jnp.ones(channels))
             self.bias = nnx.Param(jnp.zeros(channels))
@@ -41,21 +52,40 @@ class BatchNorm(nnx.Module):
         mean, var = self.mean[...], self.var[...]
         values = wide(x)
         if train:
-            axes = tuple(range(x.ndim - 1))
-            batch_mean, batch_var = values.mean(axes), values.var(axes)
-            n = x.size // x.shape[-1]
+            if self.group is not None:
+                values = self._groups(values)
+            axes = tuple(range(0 if self.group is None else 1, values.ndim - 1))
+            batch_mean, batch_var = values.mean(axes, keepdims=True), values.var(axes, keepdims=True)
+            n = values.size // batch_mean.size
             if n < 2:
                 raise ValueError(
-                    "batch norm needs two values a channel in training; use a larger batch or norm='group'."
+                    "batch norm needs two values a channel in training; use a larger batch, a larger norm_group, or "
+                    "norm='group'."
                 )
             unbiased = batch_var * (n / (n - 1))
-            self.mean[...] = MOMENTUM * mean + (1 - MOMENTUM) * jax.lax.stop_gradient(batch_mean)
-            self.var[...] = MOMENTUM * var + (1 - MOMENTUM) * jax.lax.stop_gradient(unbiased)
+            self.mean[...] = MOMENTUM * mean + (1 - MOMENTUM) * _over_groups(batch_mean)
+            self.var[...] = MOMENTUM * var + (1 - MOMENTUM) * _over_groups(unbiased)
             mean, var = batch_mean, batch_var
         scale = jax.lax.rsqrt(var + self.epsilon)
-        if not self.affine:
-            return ((values - mean) * scale).astype(self.dtype)
-        return ((values - mean) * (scale * self.scale[...]) + self.bias[...]).astype(self.dtype)
+        if self.affine:
+            values = (values - mean) * (scale * self.scale[...]) + self.bias[...]
+        else:
+            values = (values - mean) * scale
+        return values.reshape(x.shape).astype(self.dtype)
+
+    def _groups(self, values: Float[Array, "b ..."]) -> Float[Array, "g n ..."]:
+        b = len(values)
+        if b % self.group:
+            raise ValueError(
+                f"norm_group is {self.group}, which does not divide the {b} examples that batch norm is given; choose "
+                f"a divisor, or None for all of them."
+            )
+        return values.reshape(-1, self.group, *values.shape[1:])
+
+
+def _over_groups(statistic: Float[Array, "... c"]) -> Float[Array, "c"]:
+    """The mean over groups, which gets no gradient."""
+    return jax.lax.stop_gradient(statistic).reshape(-1, statistic.shape[-1]).mean(0)
 
 
 class GroupNorm(nnx.Module):

@@ -1,7 +1,8 @@
 """Residual network for images, channels last: the CMR encoder."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ class Conv(nnx.Module):
 
 
 _NORMS = {"batch": BatchNorm, "group": GroupNorm}
+MakeNorm = Callable[..., nnx.Module]
 
 
 class BasicBlock(nnx.Module):
@@ -47,12 +49,13 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, channels_in: int, width: int, *, stride: int, norm: str, dtype: str, rngs: nnx.Rngs):
-        make_norm = _NORMS[norm]
+    def __init__(
+        self, channels_in: int, width: int, *, stride: int, norm: MakeNorm, dtype: str, rngs: nnx.Rngs
+    ):
         self.conv1 = Conv(channels_in, width, size=3, stride=stride, dtype=dtype, rngs=rngs)
-        self.norm1 = make_norm(width, dtype=dtype, rngs=rngs)
+        self.norm1 = norm(width, dtype=dtype, rngs=rngs)
         self.conv2 = Conv(width, width, size=3, dtype=dtype, rngs=rngs)
-        self.norm2 = make_norm(width, dtype=dtype, rngs=rngs)
+        self.norm2 = norm(width, dtype=dtype, rngs=rngs)
         self.shortcut = _shortcut(channels_in, width, stride=stride, norm=norm, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y2 x2 d"]:
@@ -67,14 +70,15 @@ class Bottleneck(nnx.Module):
 
     expansion = 4
 
-    def __init__(self, channels_in: int, width: int, *, stride: int, norm: str, dtype: str, rngs: nnx.Rngs):
-        make_norm = _NORMS[norm]
+    def __init__(
+        self, channels_in: int, width: int, *, stride: int, norm: MakeNorm, dtype: str, rngs: nnx.Rngs
+    ):
         self.conv1 = Conv(channels_in, width, size=1, dtype=dtype, rngs=rngs)
-        self.norm1 = make_norm(width, dtype=dtype, rngs=rngs)
+        self.norm1 = norm(width, dtype=dtype, rngs=rngs)
         self.conv2 = Conv(width, width, size=3, stride=stride, dtype=dtype, rngs=rngs)
-        self.norm2 = make_norm(width, dtype=dtype, rngs=rngs)
+        self.norm2 = norm(width, dtype=dtype, rngs=rngs)
         self.conv3 = Conv(width, 4 * width, size=1, dtype=dtype, rngs=rngs)
-        self.norm3 = make_norm(4 * width, dtype=dtype, rngs=rngs)
+        self.norm3 = norm(4 * width, dtype=dtype, rngs=rngs)
         self.shortcut = _shortcut(channels_in, 4 * width, stride=stride, norm=norm, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y2 x2 d"]:
@@ -88,9 +92,11 @@ class Bottleneck(nnx.Module):
 class Shortcut(nnx.Module):
     """1x1 convolution and norm, where a block changes the shape."""
 
-    def __init__(self, channels_in: int, width: int, *, stride: int, norm: str, dtype: str, rngs: nnx.Rngs):
+    def __init__(
+        self, channels_in: int, width: int, *, stride: int, norm: MakeNorm, dtype: str, rngs: nnx.Rngs
+    ):
         self.conv = Conv(channels_in, width, size=1, stride=stride, dtype=dtype, rngs=rngs)
-        self.norm = _NORMS[norm](width, dtype=dtype, rngs=rngs)
+        self.norm = norm(width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y2 x2 d"]:
         """Brings `x` to the shape of the branch."""
@@ -113,8 +119,10 @@ class ResNet(nnx.Module):
 
     Stage i has `depths[i]` blocks of width `widths[i]` (a `bottleneck` puts out four times that); every stage
     but the first halves the map. Stem `imagenet` reduces by 4, `small` by 1, `small_stride2` by 2.
-    Norm `batch` uses the global batch, `group` (8 groups) keeps samples apart and has no statistics. `reads`
-    picks channels of the image by position; without it the image has `channels` of them.
+    Norm `batch` uses the global batch, or of it `norm_group` examples at a time (`BatchNorm`); `group` (8 groups)
+    keeps samples apart and has no statistics. `reads` picks channels of the image by position; without it the image
+    has `channels` of them. `remat="blocks"` keeps only the inputs of blocks for the backward pass, which computes the
+    rest again.
     """
 
     def __init__(
@@ -127,6 +135,8 @@ class ResNet(nnx.Module):
         block: str = "basic",
         stem: str = "imagenet",
         norm: str = "batch",
+        norm_group: int | None = None,
+        remat: Literal["none", "blocks"] = "none",
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -139,10 +149,13 @@ class ResNet(nnx.Module):
                 raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}.")
         if len(depths) != len(widths):
             raise ValueError(f"depths {tuple(depths)} and widths {tuple(widths)} must name the same stages.")
-        self.stem, self.reads = stem, None if reads is None else tuple(reads)
+        if norm_group is not None and norm != "batch":
+            raise ValueError(f"norm_group is {norm_group}, but norm {norm!r} has no batch; leave it None.")
+        self.stem, self.reads, self.remat = stem, None if reads is None else tuple(reads), remat
+        make_norm = _NORMS[norm] if norm_group is None else functools.partial(BatchNorm, group=norm_group)
         size, stride = _STEMS[stem]
         self.conv1 = Conv(channels, widths[0], size=size, stride=stride, dtype=dtype, rngs=rngs)
-        self.norm1 = _NORMS[norm](widths[0], dtype=dtype, rngs=rngs)
+        self.norm1 = make_norm(widths[0], dtype=dtype, rngs=rngs)
         make_block = _BLOCKS[block]
         channels_in = widths[0]
         stages = []
@@ -151,7 +164,7 @@ class ResNet(nnx.Module):
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
                 blocks.append(
-                    make_block(channels_in, width, stride=stride, norm=norm, dtype=dtype, rngs=rngs)
+                    make_block(channels_in, width, stride=stride, norm=make_norm, dtype=dtype, rngs=rngs)
                 )
                 channels_in = width * make_block.expansion
             stages.append(nnx.List(blocks))
@@ -165,7 +178,7 @@ class ResNet(nnx.Module):
         x = self.first(image, train=train)
         for blocks in self.stages:
             for block in blocks:
-                x = block(x, train=train)
+                x = block(x, train=train) if self.remat == "none" else _again(block, x, train=train)
         return {"embedding": wide(x).mean((1, 2)).astype(x.dtype), "map": x}
 
     def first(self, image: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y2 x2 c2"]:
@@ -173,6 +186,20 @@ class ResNet(nnx.Module):
         image = image if self.reads is None else image[..., jnp.array(self.reads)]
         x = jax.nn.relu(self.norm1(self.conv1(image), train=train))
         return _max_pool(x) if self.stem == "imagenet" else x
+
+
+def _again(block, x, *, train):
+    """`block(x)`, of which the backward pass finds `x` alone."""
+    graph, params, stats = nnx.split(block, nnx.Param, nnx.BatchStat)
+
+    @jax.checkpoint
+    def pure(params, stats, x):
+        merged = nnx.merge(graph, params, stats)
+        return merged(x, train=train), nnx.state(merged, nnx.BatchStat)
+
+    x, stats = pure(params, stats, x)
+    nnx.update(block, stats)
+    return x
 
 
 def _max_pool(x):

@@ -12,6 +12,7 @@ from ecgjax.core.precision import wide
 from ecgjax.models.layers import (
     AttentionPool,
     Block,
+    Softmax,
     drop_path_rates,
     layer_norm,
     linear,
@@ -20,6 +21,7 @@ from ecgjax.models.layers import (
     xavier_uniform,
 )
 from ecgjax.models.posemb import sincos_positions
+from ecgjax.models.stack import Remat, check_scan, run_blocks
 
 
 class Vit(nnx.Module):
@@ -36,6 +38,9 @@ class Vit(nnx.Module):
     All else has the same names in the tree whatever the pooling, so a checkpoint of one initialises another.
     `learnable` positions start from the sine-cosine table; `fixed` ones are no parameter. `frequencies` is the
     precision that the table is computed in (`sincos_positions`). Several input `channels` share the positions.
+
+    `remat` and `scan` say how the blocks run (`stack.run_blocks`), not what they compute. `softmax` is the precision
+    of attention: "bfloat16" beside that `dtype` is faster and smaller on TPUs.
 
     `init` says how parameters are drawn; layer norms start at 1 and 0, and attention pooling draws its own:
 
@@ -65,12 +70,16 @@ class Vit(nnx.Module):
         positions: str = "fixed",
         frequencies: str = "float64",
         init: str = "masked",
+        remat: Remat = "none",
+        scan: int = 0,
+        softmax: Softmax = "float32",
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         _check_choice("pooling", pooling, ("mean", "attention", "cls", "mean_of_normed"))
         _check_choice("positions", positions, ("fixed", "learnable"))
         _check_choice("init", init, ("masked", "contrastive"))
+        check_scan(scan, depth)
         contrastive = init == "contrastive"
         if contrastive and positions == "fixed":
             raise ValueError("init 'contrastive' draws the positions; set positions to 'learnable'.")
@@ -78,6 +87,7 @@ class Vit(nnx.Module):
         self.columns, self.channels = patch_columns(length, patch), channels
         self.width, self.pooling = width, pooling
         self.dtype, self.frequencies = dtype, frequencies
+        self.remat, self.scan = remat, scan
         values = channels * patch_leads * patch
         convolution = uniform_by_fan_in(values)  # torch's default; masked pre-training keeps it for the bias.
         self.patch_embed = linear(
@@ -97,6 +107,7 @@ class Vit(nnx.Module):
                 heads=heads,
                 mlp_ratio=mlp_ratio,
                 drop_path=rate,
+                softmax=softmax,
                 dtype=dtype,
                 kernel_init=normal_002 if contrastive else xavier_uniform,
                 rngs=rngs,
@@ -124,7 +135,8 @@ class Vit(nnx.Module):
         Returns `embedding [b d]`; `tokens [b 1+n d]`, class token first, after `norm` where the pooling has
         one; `local_tokens [b n d]`, the patch tokens after the last block without any norm.
         """
-        tokens = self._blocks(self.embed(ecg, keep=keep), self.blocks, train=train, key=key)
+        tokens = self.embed(ecg, keep=keep)
+        tokens = run_blocks(self.blocks, tokens, train=train, key=key, remat=self.remat, scan=self.scan)
         out = {"local_tokens": tokens[:, 1:]}
         if self.pooling in ("mean", "attention"):
             pool = self.attention_pool if self.pooling == "attention" else _mean
@@ -168,19 +180,13 @@ class Vit(nnx.Module):
 
     def last_attention(self, ecg: Float[Array, "b *c l t"]) -> Float[Array, "b h n n"]:
         """Softmax map of the last block over all tokens, class token first."""
-        tokens = self._blocks(self.embed(ecg), self.blocks[:-1], train=False, key=None)
+        tokens = run_blocks(self.blocks[:-1], self.embed(ecg))
         return self.blocks[-1].attention_weights(tokens)
 
     def _sincos(self):
         return sincos_positions(
             leads=self.rows, columns=self.columns, width=self.width, frequencies=self.frequencies
         )
-
-    def _blocks(self, tokens, blocks, *, train, key):
-        for i, block in enumerate(blocks):
-            block_key = None if key is None else jax.random.fold_in(key, i)
-            tokens = block(tokens, train=train, key=block_key)
-        return tokens
 
 
 def patchify(ecg: Float[Array, "b *c l t"], *, patch: int, patch_leads: int = 1) -> Float[Array, "b n p"]:

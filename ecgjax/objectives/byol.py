@@ -13,7 +13,7 @@ from ecgjax.core.interfaces import Aux, Batch, Tree
 from ecgjax.losses.noncontrastive import byol
 from ecgjax.models.heads import MlpHead
 from ecgjax.models.towers import Arm
-from ecgjax.objectives.encoders import head_dtype
+from ecgjax.objectives.encoders import head_dtype, head_norm_group
 from ecgjax.objectives.momentum import apply_target, check_momentum, cosine_momentum, draw_target, follow
 from ecgjax.objectives.siamese import Siamese
 
@@ -85,17 +85,35 @@ class Byol(Siamese):
 
     @property
     def _sizes(self):
-        return {"hidden": self.hidden, "projection": self.projection, "dtype": head_dtype(self.encoder)}
+        sizes = {"hidden": self.hidden, "projection": self.projection}
+        return {**sizes, "dtype": head_dtype(self.encoder), "norm_group": head_norm_group(self.encoder)}
 
 
-def byol_arm(encoder: nnx.Module, *, hidden: int, projection: int, dtype: str, rngs: nnx.Rngs) -> Arm:
+def byol_arm(
+    encoder: nnx.Module,
+    *,
+    hidden: int,
+    projection: int,
+    dtype: str,
+    norm_group: int | None = None,
+    rngs: nnx.Rngs,
+) -> Arm:
     """Encoder, projector and predictor: the online arm."""
-    target = target_arm(encoder, hidden=hidden, projection=projection, dtype=dtype, rngs=rngs)
-    predictor = MlpHead(width_in=projection, hidden=hidden, width=projection, dtype=dtype, rngs=rngs)
+    shared = {"hidden": hidden, "dtype": dtype, "norm_group": norm_group, "rngs": rngs}
+    target = target_arm(encoder, projection=projection, **shared)
+    predictor = MlpHead(width_in=projection, width=projection, **shared)
     return Arm(encoder=encoder, head=target.head, predictor=predictor)
 
 
-def target_arm(encoder: nnx.Module, *, hidden: int, projection: int, dtype: str, rngs: nnx.Rngs) -> Arm:
+def target_arm(
+    encoder: nnx.Module,
+    *,
+    hidden: int,
+    projection: int,
+    dtype: str,
+    norm_group: int | None = None,
+    rngs: nnx.Rngs,
+) -> Arm:
     """Encoder and projector: what follows the online arm."""
-    head = MlpHead(width_in=encoder.width, hidden=hidden, width=projection, dtype=dtype, rngs=rngs)
-    return Arm(encoder=encoder, head=head)
+    sizes = {"width_in": encoder.width, "hidden": hidden, "width": projection}
+    return Arm(encoder=encoder, head=MlpHead(**sizes, norm_group=norm_group, dtype=dtype, rngs=rngs))

@@ -17,7 +17,7 @@ from ecgjax.core.spec import InputSpec
 from ecgjax.losses.contrastive import top_k_accuracy
 from ecgjax.losses.noncontrastive import simsiam, spread
 from ecgjax.objectives.byol import byol_arm, target_arm
-from ecgjax.objectives.encoders import encoder_factory, head_dtype
+from ecgjax.objectives.encoders import encoder_factory, head_dtype, head_norm_group
 from ecgjax.objectives.momentum import apply_target, check_momentum, draw_target, follow
 from ecgjax.objectives.online_classifier import OnlineClassifier, online_classifier
 
@@ -142,6 +142,7 @@ class CrossModalByol:
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
             sizes = {"hidden": self.hidden, "projection": self.projection}
-            return arm(encoder(rngs), **sizes, dtype=head_dtype(section), rngs=rngs)
+            options = {"dtype": head_dtype(section), "norm_group": head_norm_group(section)}
+            return arm(encoder(rngs), **sizes, **options, rngs=rngs)
 
         return Functional(make)

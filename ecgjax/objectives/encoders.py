@@ -81,6 +81,11 @@ def head_dtype(section: Mapping[str, Any]) -> str:
     return "float64" if section.get("dtype") == "float64" else "float32"
 
 
+def head_norm_group(section: Mapping[str, Any]) -> int | None:
+    """Examples that batch norm of a head on this encoder normalises together: as many as the encoder's own."""
+    return section.get("norm_group")
+
+
 def check_crop(section: Mapping[str, Any], crop: int, path: str) -> None:
     """Raises where the ECG crop does not split into whole patches."""
     patch = section.get("patch")

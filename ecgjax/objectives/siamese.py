@@ -19,7 +19,7 @@ from ecgjax.losses.contrastive import info_nce, nt_xent, top_k_accuracy
 from ecgjax.losses.noncontrastive import barlow_twins, spread
 from ecgjax.models.heads import MlpHead, ProjectionHead
 from ecgjax.models.towers import Arm, Tower
-from ecgjax.objectives.encoders import encoder_factory, head_dtype
+from ecgjax.objectives.encoders import encoder_factory, head_dtype, head_norm_group
 from ecgjax.objectives.similarity import same_subject
 
 
@@ -222,7 +222,8 @@ class BarlowTwins(Compared):
 
     def _module(self, encoder, rngs):
         sizes = {"width_in": encoder.width, "hidden": self.hidden, "width": self.projection}
-        head = MlpHead(**sizes, dtype=head_dtype(self.encoder), rngs=rngs)
+        norm_group = head_norm_group(self.encoder)
+        head = MlpHead(**sizes, norm_group=norm_group, dtype=head_dtype(self.encoder), rngs=rngs)
         return Arm(encoder=encoder, head=head)
 
     def _compare(self, z0, z1, batch):

@@ -10,7 +10,8 @@ class Collective:
 
     `bytes` is the full buffer S of one execution (what is reduced, what is gathered, what a permute or a send moves);
     `span` counts the distinct coordinates that a group has along each axis of the torus, empty across the DCN; `hops`
-    is the mean distance of a permute's pairs on it.
+    is the mean distance of a permute's pairs on it. `cover_cycles` is the work that the schedule has between start
+    and end, behind which it may hide; a blocking one has none.
     """
 
     kind: Literal["all-reduce", "all-gather", "reduce-scatter", "all-to-all", "permute", "send"]
@@ -23,6 +24,7 @@ class Collective:
     span: tuple[int, ...]
     hops: float
     name: str
+    cover_cycles: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes as `memory_analysis` gives them, and what XLA may use of the device."""
+    """Bytes as `memory_analysis` gives them, and what XLA may use of the device (None where nobody says)."""
 
     arguments: int
     outputs: int
@@ -52,7 +54,7 @@ class Memory:
     temporaries: int
     code: int
     peak: int
-    available: int
+    available: int | None
 
     @property
     def upper_bound(self) -> int:
@@ -62,10 +64,17 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """One compilation of the step for one topology; `error` in words where it did not fit, and then no program."""
+    """One compilation of the step for one topology; where it did not fit no program, but `error` in words.
+
+    `needed` are the bytes of a device that were asked for then. `model_flops` are those of loss and gradient on the
+    whole batch of `batch_size` examples, without what is repeated to save memory. `state_bytes` holds what
+    `parameters`, `optimiser`, `statistics` and `batch` take on a device; `host_bytes` what the compiler took here.
+    """
 
     topology: str
     devices: int
+    batch_size: int
+    model_flops: int
     effort: Literal["full", "fast"]
     seconds: float
     state_bytes: dict[str, int]
@@ -74,6 +83,8 @@ class Compiled:
     cost_analysis: dict[str, float]
     versions: dict[str, str]
     error: str | None = None
+    needed: int | None = None
+    host_bytes: int = 0
     cached: bool = False
 
 

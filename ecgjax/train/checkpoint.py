@@ -1,12 +1,11 @@
 """Checkpoints of a workdir: state, data position, config and InputSpec at a step (Orbax)."""
 
+import functools
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import grain
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import (
@@ -16,21 +15,15 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from ecgjax.core import files, runtime, trees
+from ecgjax.core import distributed, files, runtime
 from ecgjax.core.interfaces import Tree
+from ecgjax.train import checkpoint_files
+from ecgjax.train.checkpoint_files import COMMITTED, FORMAT, FormatError, Restored, directory_of
+from ecgjax.train.checkpoint_writer import CheckpointWriter
 from ecgjax.train.state import TrainState
 from ecgjax.train.watch import Best, KeepBest, finite
 
-_COMMITTED = "commit_success.txt"
-_TREES = ("params", "extra", "opt_state")
 _SCORES = "validation"
-
-
-class Restored(NamedTuple):
-    """A checkpoint as read: the state, and what the run wrote beside it."""
-
-    state: TrainState
-    meta: Mapping[str, Any]
 
 
 class Checkpoints:
@@ -49,7 +42,7 @@ class Checkpoints:
         best: Best | None = None,
     ):
         check_keep(keep)
-        self._directory, self._best = _path(workdir), best
+        self._directory, self._best = directory_of(workdir), best
         self._directory.mkdir(parents=True, exist_ok=True)
         self._scores = {} if best is None else read_scores(workdir)
         policies: list[PreservationPolicy] = [LatestN(keep), CustomSteps(tuple(preserve))]
@@ -60,7 +53,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,  # What a killed save left behind.
             enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._writer = CheckpointWriter(self._directory, options)
 
     def wants(self, step: int, scores: Mapping[str, float]) -> bool:
         """Whether `step`, with these validation metrics, is among the best so far."""
@@ -69,76 +62,63 @@ class Checkpoints:
     def save(
         self,
         state: TrainState,
-        iterator: grain.DatasetIterator,
+        next_batch: int,
         meta: Mapping[str, Any],
         scores: Mapping[str, float] | None = None,
     ) -> None:
         """Starts writing; the arrays are copied before this returns, so the state may be donated.
 
-        `scores` are the validation metrics of this step, where it was validated.
+        `scores` are the validation metrics of this step, where it was validated. A step that is there already stays.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
-            return
         if scores is not None:
             self._scores[step] = finite(scores)
             meta = {**meta, _SCORES: self._scores[step]}
-        items = {name: ocp.args.StandardSave(getattr(state, name)) for name in _TREES if _leaves(state, name)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **items, data=grain.checkpoint.CheckpointSave(iterator), meta=ocp.args.JsonSave(dict(meta))
-            ),
-            force=True,
-        )
+        self._writer.save(step, checkpoint_files.arguments(state, next_batch, meta))
 
-    def restore_latest(self, state: TrainState, iterator: grain.DatasetIterator) -> Restored | None:
-        """Restores the newest readable checkpoint into the shapes and shardings of `state`, and the iterator.
+    def finish(self, again: Callable[[], None]) -> None:
+        """Returns once the newest save is on disk; `again` repeats it where storage let it down."""
+        self._writer.finish(again)
 
-        A checkpoint that cannot be read is moved to `damaged/`, said aloud, and the one before is taken; one that
-        is whole but belongs to another model is an error.
+    def restore_latest(self, state: TrainState) -> Restored | None:
+        """Restores the newest readable checkpoint into the shapes and shardings of `state`.
+
+        A checkpoint that some process cannot read is moved to `damaged/`, said aloud, and the one before is taken by
+        all of them; one that is whole but belongs to another model, or is of another format, is an error.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self._writer.steps()):
+            directory = self._directory / str(step)
+            restored, damage = None, ""
             try:
-                if not (self._directory / str(step) / _COMMITTED).exists():
-                    raise ValueError(f"{_COMMITTED} is missing: the save did not finish")
-                return self._restore(step, state, iterator)
+                restored = files.retried(
+                    functools.partial(checkpoint_files.read, directory, state),
+                    f"reading {directory}",
+                    directory,
+                )
+            except (FormatError, files.StorageError):
+                raise
             except (ValueError, KeyError, OSError) as error:
-                if lines := _misfits(self._directory / str(step), state):
+                if lines := checkpoint_files.misfits(directory, state):
                     raise ValueError(
                         f"checkpoint {step} of {self._directory.parent} is of another model: {'; '.join(lines[:5])}. "
                         f"Resume with the config and the ecgjax that wrote it, or choose another --workdir."
                     ) from None
-                self._set_aside(step, error)
+                damage = files.first_line(error)
+            damages = distributed.gather("restored", damage)
+            if not any(damages):
+                return restored
+            self._set_aside(step, next(filter(None, damages)))
         return None
-
-    def wait(self) -> None:
-        """Returns once every save is on disk."""
-        self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then releases the directory."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        self._writer.close()
 
-    def _restore(self, step: int, state: TrainState, iterator: grain.DatasetIterator) -> Restored:
-        items = {
-            name: ocp.args.StandardRestore(getattr(state, name)) for name in _TREES if _leaves(state, name)
-        }
-        read = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                **items, data=grain.checkpoint.CheckpointRestore(iterator), meta=ocp.args.JsonRestore()
-            ),
-        )
-        parts = {name: read[name] if name in items else getattr(state, name) for name in _TREES}
-        return Restored(TrainState(jnp.asarray(step, jnp.int32), **parts), read["meta"])
-
-    def _set_aside(self, step: int, error: Exception) -> None:
+    def _set_aside(self, step: int, damage: str) -> None:
         self._scores.pop(step, None)
         aside = self._directory.parent / "damaged" / str(step)
         runtime.say(
-            f"checkpoint {step} of {self._directory.parent} cannot be read ({_first_line(error)}); moved to {aside}, "
+            f"checkpoint {step} of {self._directory.parent} cannot be read ({damage}); moved to {aside}, "
             f"falling back to the one before."
         )
         if runtime.is_lead():
@@ -146,7 +126,8 @@ class Checkpoints:
             if aside.exists():
                 aside.rmtree()
             (self._directory / str(step)).rename(aside)
-        self._manager.reload()
+        distributed.barrier("set aside")  # Nobody lists what is there before it is moved.
+        self._writer.reload()
 
 
 def write_params(
@@ -155,8 +136,10 @@ def write_params(
     """Writes a checkpoint that can be read but not resumed: no optimiser, no data position."""
     both = {"params": params, "extra": extra}
     items = {name: ocp.args.StandardSave(tree) for name, tree in both.items() if jax.tree.leaves(tree)}
-    with ocp.CheckpointManager(_path(workdir)) as manager:
-        manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(dict(meta))))
+    with ocp.CheckpointManager(directory_of(workdir)) as manager:
+        manager.save(
+            step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave({**meta, "format": FORMAT}))
+        )
 
 
 def check_keep(keep: int) -> None:
@@ -173,11 +156,11 @@ def steps(workdir: epath.PathLike) -> list[int]:
     Orbax writes its marker last: a directory under a temporary name, or (on a bucket, which knows no renaming) one
     without the marker, does not count.
     """
-    directory = _path(workdir)
+    directory = directory_of(workdir)
     if not directory.exists():
         return []
     return sorted(
-        int(path.name) for path in directory.iterdir() if path.name.isdigit() and (path / _COMMITTED).exists()
+        int(path.name) for path in directory.iterdir() if path.name.isdigit() and (path / COMMITTED).exists()
     )
 
 
@@ -236,62 +219,52 @@ def _best_step(workdir: epath.PathLike, last: int) -> int:
 
 def read_meta(workdir: epath.PathLike, step: int) -> Mapping[str, Any]:
     """Config, InputSpec and targets that training wrote beside a checkpoint."""
-    with ocp.CheckpointManager(
-        _path(workdir), options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as manager:
+    try:
+        return checkpoint_files.read_meta(directory_of(workdir) / str(step))
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(workdir, step, error) from None
+
+
+def check_resumable(workdir: epath.PathLike) -> None:
+    """Raises where the newest checkpoint is of a format that training cannot go on from."""
+    if found := steps(workdir):
         try:
-            return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        except (ValueError, KeyError, OSError) as error:
-            raise _unreadable(workdir, step, error) from None
+            meta = read_meta(workdir, found[-1])
+        except ValueError:  # Damaged: the restore falls back, and says so.
+            return
+        checkpoint_files.check_format(directory_of(workdir) / str(found[-1]), meta)
 
 
-def read_params(workdir: epath.PathLike, step: int, params: Tree, extra: Tree) -> tuple[Tree, Tree]:
-    """Parameters and `extra` of a checkpoint, without its optimiser, in the given shapes (and shardings)."""
-    wanted = {"params": params, "extra": extra}
-    items = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items() if jax.tree.leaves(tree)}
-    with ocp.CheckpointManager(
-        _path(workdir), options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as manager:
-        try:
-            read = manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, OSError) as error:
-            raise _unreadable(workdir, step, error) from None
-    return tuple(read[name] if name in items else tree for name, tree in wanted.items())
+def read_params(
+    workdir: epath.PathLike,
+    step: int,
+    params: Tree,
+    extra: Tree,
+    *,
+    wanted: Callable[[str], bool] | None = None,
+) -> tuple[Tree, Tree]:
+    """Parameters and `extra` of a checkpoint, without its optimiser, in the given shapes (and shardings).
 
-
-def _leaves(state: TrainState, name: str) -> bool:
-    return bool(jax.tree.leaves(getattr(state, name)))
-
-
-def _path(workdir: epath.PathLike) -> epath.Path:
-    return files.absolute(workdir) / "checkpoints"  # TensorStore refuses relative paths.
-
-
-def _misfits(directory: epath.Path, state: TrainState) -> list[str]:
-    """Leaves that a checkpoint has in another shape, or not at all, or too many; none where it cannot say."""
-    lines = []
-    for name in _TREES:
-        try:
-            stored = ocp.StandardCheckpointer().metadata(directory / name).item_metadata.tree
-            found = {path: tuple(leaf.shape) for path, leaf in trees.flatten(stored).items()}
-        except (ValueError, KeyError, OSError, AttributeError):  # Damaged: the restore has said so.
-            continue
-        wanted = {path: tuple(leaf.shape) for path, leaf in trees.flatten(getattr(state, name)).items()}
-        lines += [
-            f"{name}/{path} is {found.get(path, 'absent')}, needed {wanted.get(path, 'not at all')}"
-            for path in sorted(found.keys() | wanted.keys())
-            if found.get(path) != wanted.get(path)
-        ]
-    return lines
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    With `wanted` only the leaves whose path it takes are read; the others are returned as they were given.
+    """
+    directory = directory_of(workdir) / str(step)
+    given = {"params": params, "extra": extra}
+    try:
+        if wanted is None:
+            read = {name: checkpoint_files.read_tree(directory / name, tree) for name, tree in given.items()}
+        else:
+            read = {
+                name: checkpoint_files.read_leaves(directory / name, tree, wanted)
+                for name, tree in given.items()
+            }
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(workdir, step, error) from None
+    return read["params"], read["extra"]
 
 
 def _unreadable(workdir, step, error) -> ValueError:
     return ValueError(
-        f"checkpoint {step} of {workdir} cannot be read ({_first_line(error)}); choose another step of "
+        f"checkpoint {step} of {workdir} cannot be read ({files.first_line(error)}); choose another step of "
         f"{steps(workdir)}, or run training again: it falls back to the one before."
     )
 

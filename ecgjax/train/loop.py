@@ -1,22 +1,23 @@
 """The training loop: data, dispatch, log, validate, save, in that order."""
 
 import dataclasses
+import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-import grain
 import jax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
+from ecgjax.core import distributed, runtime
 from ecgjax.core import mesh as meshes
-from ecgjax.core import runtime
 from ecgjax.core.interfaces import Batch
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge
 from ecgjax.train.meter import Meter
 from ecgjax.train.profile import Profile
+from ecgjax.train.stall import Watchdog
 from ecgjax.train.state import TrainState
 from ecgjax.train.step import Metrics
 from ecgjax.train.watch import Stopping
@@ -38,14 +39,31 @@ class Rhythm:
                 raise ValueError(f"config.{name} is {value}; it must be at least 1.")
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """Endless batches of this process that know the number of the next one."""
+
+    next_batch: int
+
+    def __next__(self) -> Batch: ...
+
+
 class Interrupt:
-    """Turns SIGTERM and SIGINT into a flag, so that the loop can save and leave between steps."""
+    """Turns SIGTERM and SIGINT into a flag, so that the loop can save and leave between steps.
+
+    Of several processes all must leave at one step: there jax takes SIGTERM, and SIGINT is handed to it as such.
+    """
 
     def __init__(self):
         self.received: signal.Signals | None = None
 
+    def at(self, step: int) -> bool:
+        """Whether the loop is to leave after `step`; ask at every step."""
+        return self.received is not None if not distributed.several() else distributed.preempted(step)
+
     def __enter__(self):
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        taken = (signal.SIGINT,) if distributed.several() else (signal.SIGTERM, signal.SIGINT)
+        self._before = {s: signal.signal(s, self._note) for s in taken}
         return self
 
     def __exit__(self, *_):
@@ -56,6 +74,8 @@ class Interrupt:
         if self.received == signal.SIGINT:  # A second Ctrl-C means now.
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        if distributed.several():
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def fit(
@@ -63,7 +83,7 @@ def fit(
     *,
     train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]],
     validate: Callable[[TrainState], Mapping[str, float]],
-    iterator: grain.DatasetIterator,
+    batches: Batches,
     key: PRNGKeyArray,
     mesh: Mesh,
     rhythm: Rhythm,
@@ -74,49 +94,53 @@ def fit(
     name: str,
     gauge: Gauge,
     profile: Profile,
+    watchdog: Watchdog,
     stopping: Stopping | None = None,
 ) -> TrainState:
     """Trains from `state.step` to `rhythm.steps`; returns early, saved, where a signal or `stopping` asks for it.
 
     Order matters. Step n is dispatched before the metrics of the last logged step are read, so the device never
-    waits for the host; a checkpoint of step n holds the iterator after n batches, and what `stopping` knew then. A
+    waits for the host; a checkpoint of step n holds the number of the batch after it, and what `stopping` knew then. A
     step is saved at the rhythm, and where its validation puts it among the best: only so the best are never lost.
     """
-    step = int(state.step)
+    step, scores = int(state.step), None
+    first = step
 
     def save(scores: Mapping[str, float] | None = None) -> None:
+        meter.check()  # No state is saved before its loss and gradient were seen to be finite.
         watched = {} if stopping is None else {"stop": stopping.to_json()}
-        checkpoints.save(state, iterator, {**meta, **watched}, scores)
+        checkpoints.save(state, batches.next_batch, {**meta, **watched}, scores)
 
     def enough() -> bool:
         return step >= rhythm.steps or (stopping is not None and stopping.stopped)
 
-    key = jax.device_put(
-        key, meshes.replicated(mesh)
-    )  # Once: the guard below refuses to do so at every step.
+    key = _everywhere(key, mesh)
     progress = Progress(total=rhythm.steps, start=step, name=name)
     meter = Meter(writer, progress, rates=rates, gauge=gauge, step=step)
-    with Interrupt() as interrupt, meter, profile:
+    with Interrupt() as interrupt, meter, profile, watchdog:
         if step == 0:
             save()
             writer.write(0, validate(state))
             meter.restart()
-        while not enough() and interrupt.received is None:
+        while not enough() and not interrupt.at(step):
+            watchdog.at(f"step {step + 1}", rare=step == first)
             profile.at(step, state)
             with meter.waiting():
-                local = next(iterator)
+                local = next(batches)
             batch = meshes.to_global(local, mesh)
             with jax.transfer_guard("disallow"), jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
                 state, metrics = train_step(state, batch, key)
             step += 1
             meter.flush()
+            meter.keep(step, metrics)
 
             last, scores = step == rhythm.steps, None
             saves = step % rhythm.save_every == 0 or last
             validates = step % rhythm.validate_every == 0 or last
-            if step % rhythm.log_every == 0 or saves or validates:  # What is saved was looked at before.
+            if step % rhythm.log_every == 0 or saves or validates:
                 meter.hold(step, metrics, examples=len(next(iter(batch.values()))))
             if validates:
+                watchdog.at(f"the validation of step {step}", rare=True)
                 meter.flush()
                 scores = validate(state)
                 writer.write(step, scores)
@@ -125,16 +149,18 @@ def fit(
                 saves |= checkpoints.wants(step, scores) or enough()
                 meter.restart()
             if saves:
+                watchdog.at(f"the save of step {step}", rare=True)
                 meter.flush()
                 save(scores)
+        watchdog.at("the last save", rare=True)
         meter.flush()
-        if not enough():
-            save()
-        checkpoints.wait()
+        checkpoints.finish(lambda: save(scores))
         if stopping is not None and stopping.stopped:
             runtime.say(f"stopped early at step {step}: {stopping.reason}.")
         elif step < rhythm.steps:
-            runtime.say(f"{interrupt.received.name}: saved step {step}; run the same command to go on.")
+            runtime.say(
+                f"{(interrupt.received or signal.SIGTERM).name}: saved step {step}; run the same command to go on."
+            )
     return state
 
 

@@ -1,15 +1,27 @@
 """What a running loop says of itself: metrics read one step late, speed, a loss that is not finite."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
 
 from ecgjax.train.gauge import Gauge
 from ecgjax.train.step import Metrics
 from ecgjax.train.writer import MetricWriter, Progress
+
+
+class NotFinite(ValueError):
+    """Loss or gradient norm of a step is NaN or infinite: batch `step - 1` led there."""
+
+    def __init__(self, step: int, loss: float, grad_norm: float):
+        self.step, self.loss, self.grad_norm = step, loss, grad_norm
+        super().__init__(
+            f"the loss is {loss}, the gradient norm {grad_norm} at step {step}; lower "
+            f"config.optimizer.schedule.learning_rate, set config.optimizer.clip_norm, or look for extreme values in "
+            f"the data."
+        )
 
 
 class Meter:
@@ -26,6 +38,7 @@ class Meter:
     ):
         self._writer, self._progress, self._rates, self._gauge = writer, progress, rates, gauge
         self._held: tuple[int, Metrics, int] | None = None
+        self._kept: list[tuple[int, jax.Array, jax.Array]] = []
         self._logged = step
         self.restart()
 
@@ -44,10 +57,22 @@ class Meter:
         """Keeps device scalars to be read once the next step is under way."""
         self._held = (step, metrics, examples)
 
+    def keep(self, step: int, metrics: Metrics) -> None:
+        """Keeps what `check` reads of a step: two scalars on the device, so that no step is waited for."""
+        self._kept.append((step, metrics["loss"], metrics["grad_norm"]))
+
+    def check(self) -> None:
+        """Reads loss and gradient norm of the steps since the last check; the first that is not finite ends the run."""
+        kept, self._kept = jax.device_get(self._kept), []
+        for step, loss, grad_norm in kept:
+            if not np.isfinite(loss + grad_norm):  # The norm shows what the update did.
+                raise NotFinite(step, float(loss), float(grad_norm))
+
     def flush(self) -> None:
-        """Reads and logs what is held; a loss that is not finite ends the run."""
+        """Reads and logs what is held; a loss that is not finite ends the run before."""
         if self._held is None:
             return
+        self.check()
         (step, metrics, examples), self._held = self._held, None
         scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
         elapsed, steps = time.perf_counter() - self._since, step - self._logged
@@ -58,12 +83,6 @@ class Meter:
             "data_wait": self._waited / elapsed,
             **self._gauge.read(step_s=elapsed / steps, examples_per_s=examples_per_s),
         }
-        if not math.isfinite(scalars["loss"] + scalars["grad_norm"]):  # The norm shows what the update did.
-            raise ValueError(
-                f"the loss is {scalars['loss']}, the gradient norm {scalars['grad_norm']} at step {step}; lower "
-                f"config.optimizer.schedule.learning_rate, set config.optimizer.clip_norm, or look for extreme "
-                f"values in the data."
-            )
         rates = {name: float(rate(step - 1)) for name, rate in self._rates.items()}
         self._writer.write(step, {**scalars, **speed, **rates})
         self._progress.advance(steps, _notes(scalars, speed))

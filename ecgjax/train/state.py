@@ -31,10 +31,12 @@ def make_init(objective: Objective, tx: optax.GradientTransformation):
     return init
 
 
-def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state; touches no device memory."""
+def abstract_state(
+    objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, rules: meshes.Rules = ()
+) -> TrainState:
+    """Shapes, dtypes and shardings (`rules` before the built-in ones) of the state; touches no device memory."""
     shapes = jax.eval_shape(make_init(objective, tx), jax.random.key(0))
-    shardings = meshes.shardings(shapes, mesh)
+    shardings = meshes.shardings(shapes, mesh, rules)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -43,8 +45,12 @@ def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh:
 
 
 def create(
-    objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, key: PRNGKeyArray
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    key: PRNGKeyArray,
+    rules: meshes.Rules = (),
 ) -> TrainState:
     """Draws the state directly in its shards: no device ever holds the whole."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(objective, tx, mesh))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(objective, tx, mesh, rules))
     return jax.jit(make_init(objective, tx), out_shardings=shardings)(key)

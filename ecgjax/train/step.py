@@ -58,9 +58,16 @@ def make_eval_step(objective: Objective):
     return eval_step
 
 
-def compile_steps(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, *, accumulate: int = 1):
+def compile_steps(
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    accumulate: int = 1,
+    rules: meshes.Rules = (),
+):
     """Jits both steps over the mesh; the state is donated, batches arrive split over all devices."""
-    state = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(objective, tx, mesh))
+    state = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(objective, tx, mesh, rules))
     batch, whole = meshes.batch_sharding(mesh), meshes.replicated(mesh)
     train = jax.jit(
         make_train_step(objective, tx, accumulate=accumulate, mesh=mesh),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from etils import epath
 from tqdm import tqdm
 
-from ecgjax.core import runtime
+from ecgjax.core import files, runtime
 
 
 class MetricWriter:
@@ -25,7 +25,7 @@ class MetricWriter:
         workdir = epath.Path(workdir)
         path = workdir / "metrics.jsonl"
         _truncate(path, start_step)
-        self._jsonl = path.open("a")
+        self._path, self._jsonl = path, path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -33,7 +33,9 @@ class MetricWriter:
         if self._jsonl is None:
             return
         self._jsonl.write(json.dumps({"step": step, "time": round(time.time(), 3), **scalars}) + "\n")
-        self._jsonl.flush()
+        files.retried(
+            self._jsonl.flush, f"writing {self._path}", self._path
+        )  # What it could not write it keeps.
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
 

@@ -1,7 +1,10 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import mesh_utils
 from jax.sharding import PartitionSpec as P
 from tiny_objectives import SECTIONS, objective
 
@@ -22,7 +25,7 @@ def test_every_registered_encoder_is_among_the_objectives_below():
 @pytest.mark.parametrize("name", list(SECTIONS))
 def test_every_leaf_of_every_training_state_has_a_rule(name, optimizer):
     tx, _ = optim.build({"name": optimizer, "schedule": SCHEDULE}, steps=10)
-    mesh = meshes.make_mesh(data=4, fsdp=2)
+    mesh = meshes.make_mesh(slices=2, data=2, fsdp=2)
     whole = state.abstract_state(objective(name), tx, mesh)  # Raises where a leaf has none.
     specs = {path: leaf.sharding.spec for path, leaf in trees.flatten(whole).items()}
     kernels = [path for path in specs if path.endswith("kernel")]
@@ -36,6 +39,47 @@ def test_a_leaf_without_a_rule_is_named():
         ValueError, match=r"no sharding rule for leaf ecg/codebook of shape \(4, 2\).*core\.mesh\.RULES"
     ):
         meshes.shardings({"ecg": {"codebook": jnp.zeros((4, 2))}}, meshes.make_mesh())
+
+
+LEAVES = {"ecg": {"qkv": {"kernel": jnp.zeros((4, 12))}, "fc1": {"kernel": jnp.zeros((4, 12))}}}
+
+
+@pytest.mark.parametrize(
+    ("layout", "spec"), [("replicated", P()), ("fsdp:0", P("fsdp")), ("fsdp", P(None, "fsdp"))]
+)
+def test_rules_of_the_config_go_before_the_built_in(layout, spec):
+    found = meshes.shardings(LEAVES, meshes.make_mesh(data=4, fsdp=2), [[r"qkv/kernel$", layout]])
+    assert found["ecg"]["qkv"]["kernel"].spec == spec
+    assert found["ecg"]["fc1"]["kernel"].spec == P(None, "fsdp")
+
+
+def test_optimiser_moments_follow_the_rule_of_their_parameter():
+    tx, _ = optim.build({"name": "adamw", "schedule": SCHEDULE}, steps=10)
+    rules = [(r"ecg/encoder/patch_embed/kernel$", "fsdp:0")]
+    whole = state.abstract_state(objective("masked"), tx, meshes.make_mesh(data=4, fsdp=2), rules)
+    leaves = trees.flatten(whole)
+    found = [path for path in leaves if path.endswith("ecg/encoder/patch_embed/kernel")]
+    assert len(found) == 3  # With both moments.
+    assert all(leaves[path].sharding.spec == P("fsdp") for path in found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (("qvk/kernel", "fsdp"), r"rules\[1\]: 'qvk/kernel' finds no leaf.*near it are ecg/qkv/kernel"),
+        (("qkv/(kernel", "fsdp"), r"rules\[1\]: 'qkv/\(kernel' is no regex: missing \)"),
+        (("kernel", "data"), r"rules\[1\]: unknown layout 'data'; choose fsdp, replicated, or fsdp:AXIS"),
+        (("kernel",), r"rules\[1\]: expected a pair of a regex and a layout, got \('kernel',\)"),
+        (
+            ("qkv/kernel", "fsdp:2"),
+            r"fsdp:2 splits axis 2 of ecg/qkv/kernel of shape \(4, 12\) over 4.*\[0, 1\]",
+        ),
+    ],
+)
+def test_a_wrong_rule_of_the_config_says_what_is_wrong(rule, message):
+    rules = [("fc1", "replicated"), rule]
+    with pytest.raises(ValueError, match=r"config\.mesh\.rules.*" + message.removeprefix("rules")):
+        meshes.shardings(LEAVES, meshes.make_mesh(data=2, fsdp=4), rules)
 
 
 def test_scalars_need_no_rule():
@@ -89,6 +133,108 @@ def test_a_mesh_of_another_size_than_the_devices_is_refused():
         ValueError, match=r"data 2 x fsdp 2 = 4 devices, 8 are visible.*config\.mesh\.data=-1"
     ):
         meshes.make_mesh(data=2, fsdp=2)
+
+
+def test_a_mesh_larger_than_the_devices_is_refused():
+    with pytest.raises(ValueError, match=r"slices 2 x data 8 x fsdp 1 = 16 devices, 8 are visible"):
+        meshes.make_mesh(slices=2, data=8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"slices": 3}, r"config\.mesh\.slices is 3.*8 devices; choose one of \[1, 2, 4, 8\]"),
+        ({"slices": 0}, r"config\.mesh\.slices is 0.*choose one of \[1, 2, 4, 8\]"),
+        (
+            {"slices": 2, "fsdp": 8},
+            r"config\.mesh\.fsdp is 8.*4 devices of a slice; choose one of \[1, 2, 4\]",
+        ),
+    ],
+)
+def test_slices_that_do_not_divide_the_devices_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        meshes.make_mesh(**shape)
+
+
+def test_devices_without_slices_are_cut_into_consecutive_groups():
+    mesh = meshes.make_mesh(slices=2, fsdp=2)
+    assert dict(mesh.shape) == {"dcn": 2, "data": 2, "fsdp": 2}
+    assert list(mesh.devices.flat) == jax.devices()
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What arranging a mesh asks of a TPU chip."""
+
+    id: int
+    process_index: int
+    slice_index: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+
+
+def pod(slices):
+    """Slices of 4 x 4 chips, each 2 x 2 of them at one host."""
+    return [
+        Chip(16 * s + 4 * y + x, 4 * s + y // 2 * 2 + x // 2, s, (x, y, 0))
+        for s in range(slices)
+        for y in range(4)
+        for x in range(4)
+    ]
+
+
+@pytest.mark.parametrize("fsdp", [1, 2, 8])
+def test_slices_of_a_pod_are_arranged_as_a_hybrid_mesh(fsdp):
+    mesh = meshes.make_mesh(slices=2, fsdp=fsdp, devices=pod(2)[::-1])
+    shape, outer = (1, 16 // fsdp, fsdp), (2, 1, 1)
+    hybrid = mesh_utils.create_hybrid_device_mesh(shape, outer, pod(2), allow_split_physical_axes=True)
+    assert list(mesh.devices.flat) == list(hybrid.flat)
+    assert [{chip.slice_index for chip in part.flat} for part in mesh.devices] == [{0}, {1}]
+
+
+@pytest.mark.parametrize(("slices", "found"), [(1, 2), (2, 1), (4, 2)])
+def test_slices_other_than_the_pods_are_refused(slices, found):
+    with pytest.raises(
+        ValueError, match=rf"slices is {slices}, but the \d+ devices make {found} slice.*slices={found}"
+    ):
+        meshes.make_mesh(slices=slices, devices=pod(found))
+
+
+def test_a_process_reads_the_rows_that_its_devices_hold():
+    mesh = meshes.make_mesh(
+        slices=2, devices=pod(2)
+    )  # A ring through each slice: hosts are left and come back to.
+    assert [chip.process_index for chip in mesh.devices[0].flat] == [
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+        0,
+        2,
+        3,
+        3,
+        3,
+        3,
+        2,
+        2,
+        2,
+        0,
+    ]
+    rows = [meshes.process_rows(mesh, 64, process=process) for process in range(8)]
+    np.testing.assert_array_equal(rows[0], [0, 1, 2, 3, 12, 13, 30, 31])
+    np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(64))
+    where = meshes.batch_sharding(mesh).devices_indices_map((64,))
+    for process in range(8):
+        held = [np.arange(64)[rows] for chip, rows in where.items() if chip.process_index == process]
+        np.testing.assert_array_equal(np.sort(np.concatenate(held)), rows[process])
+
+
+def test_one_process_reads_every_row():
+    np.testing.assert_array_equal(meshes.process_rows(meshes.make_mesh(fsdp=2), 16), np.arange(16))
 
 
 def test_a_global_batch_keeps_its_rows_in_order_over_the_devices():

@@ -1,4 +1,3 @@
-import json
 import sys
 
 import numpy as np
@@ -9,7 +8,7 @@ from ecgjax.data.build import build
 from ecgjax.data.few_labels import draw_labelled
 from ecgjax.data.identifiers import as_hex
 from ecgjax.data.manifest import read_manifest
-from ecgjax.data.pipeline import crop_starts, evaluation_batches, state_at, steps_per_epoch, train_batches
+from ecgjax.data.pipeline import crop_starts, evaluation_batches, steps_per_epoch, train_batches
 from ecgjax.data.schema import dequantise
 from ecgjax.data.shards import read_split
 
@@ -126,57 +125,77 @@ def test_another_seed_gives_another_order_and_the_same_seed_the_same(prepared):
     assert not np.array_equal(first[0]["index"], second[0]["index"])
 
 
-@pytest.mark.parametrize("step", [0, 2, 5, 6, 7, 13])
-def test_resume_is_exact_mid_epoch_and_over_its_end(prepared, step):
+@pytest.mark.parametrize("number", [0, 2, 5, 6, 7, 13])
+def test_a_batch_is_the_same_whatever_came_before(prepared, number):
     want = train_batches(prepared, batch_size=5, seed=0, crop=100)
-    take(want, step)
-    state = json.loads(json.dumps(want.get_state()))
-    assert state == state_at(step)
+    take(want, number)
+    assert want.next_batch == number
     resumed = train_batches(prepared, batch_size=5, seed=0, crop=100)
     take(resumed, 3)  # It has been elsewhere.
-    resumed.set_state(state)
+    resumed.seek(number)
+    assert resumed.next_batch == number
     assert_equal(take(resumed, 8), take(want, 8))
 
 
-def test_resume_with_workers_is_exact_and_the_stream_is_the_same(prepared):
+def test_batches_below_the_first_are_refused(prepared):
+    with pytest.raises(ValueError, match="Batch -1 is below 0"):
+        train_batches(prepared, batch_size=5, seed=0, crop=100).seek(-1)
+
+
+def test_a_position_fits_any_number_of_workers(prepared):
     settings = {"batch_size": 5, "seed": 0, "crop": 100}
-    want = take(train_batches(prepared, **settings), 11)
-    copies = []
-    iterator = train_batches(prepared, workers=2, prefetch=2, **settings)
-    for i in range(11):
-        if i == 7:
-            state = json.loads(json.dumps(iterator.get_state()))
-        copies.append({name: value.copy() for name, value in next(iterator).items()})
-    assert_equal(copies, want)
-    iterator.set_state(state)
-    assert_equal(
-        [{name: value.copy() for name, value in next(iterator).items()} for _ in range(2)], want[7:9]
+    want = take(train_batches(prepared, **settings), 16)
+    here, there = (
+        train_batches(prepared, **settings),
+        train_batches(prepared, workers=2, prefetch=2, **settings),
     )
-    iterator.close()
+    take(here, 5)
+    there.seek(
+        here.next_batch
+    )  # None to two, in the middle of an epoch; batches 5 to 12 cross into the third.
+    copies = [{name: value.copy() for name, value in next(there).items()} for _ in range(8)]
+    assert_equal(copies, want[5:13])
+    here.seek(there.next_batch)  # And back.
+    there.close()
+    assert_equal(take(here, 3), want[13:])
+
+
+def shares(batch_size, count):
+    """Rows of `count` processes, none of them consecutive."""
+    return [np.arange(batch_size)[i::count] for i in range(count)]
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
-def test_processes_share_the_global_batch_in_order(prepared, count):
+def test_processes_share_the_global_batch_by_rows(prepared, count):
     settings = {"batch_size": 6, "seed": 5, "crop": 120}
     want = take(train_batches(prepared, **settings), 7)
-    parts = [
-        take(train_batches(prepared, shard_index=i, shard_count=count, **settings), 7) for i in range(count)
-    ]
-    assert_equal(
-        [{name: np.concatenate([p[k][name] for p in parts]) for name in want[0]} for k in range(7)], want
-    )
+    for rows in shares(6, count):
+        part = take(train_batches(prepared, rows=rows, **settings), 7)
+        assert_equal(part, [{name: value[rows] for name, value in batch.items()} for batch in want])
 
 
-def test_a_run_comes_back_with_another_process_count(prepared):
-    settings = {"batch_size": 6, "seed": 5, "crop": 120}
-    alone = train_batches(prepared, **settings)
-    take(alone, 6)
-    pair = [train_batches(prepared, shard_index=i, shard_count=2, **settings) for i in range(2)]
-    for iterator in pair:
-        iterator.set_state(alone.get_state())
-    want = next(alone)
-    halves = [next(iterator) for iterator in pair]
-    assert_equal([{name: np.concatenate([h[name] for h in halves]) for name in want}], [want])
+def test_a_run_comes_back_with_any_number_of_processes(prepared):
+    settings = {"batch_size": 8, "seed": 5, "crop": 120}
+    want = take(train_batches(prepared, **settings), 10)
+    number, got = 0, []
+    for count, steps in ((1, 3), (2, 3), (4, 2), (1, 2)):
+        streams = [train_batches(prepared, rows=rows, **settings) for rows in shares(8, count)]
+        for stream in streams:
+            stream.seek(number)
+        for _ in range(steps):
+            batch = {name: np.empty_like(value) for name, value in want[0].items()}
+            for rows, stream in zip(shares(8, count), streams, strict=True):
+                for name, value in next(stream).items():
+                    batch[name][rows] = value
+            got.append(batch)
+        (number,) = {stream.next_batch for stream in streams}
+    assert_equal(got, want)
+
+
+@pytest.mark.parametrize("rows", [[], [1, 0], [0, 0], [-1, 0], [3, 4]])
+def test_rows_outside_the_batch_or_out_of_order_are_refused(prepared, rows):
+    with pytest.raises(ValueError, match=r"are not some of 0 to 3, ascending"):
+        train_batches(prepared, batch_size=4, seed=0, crop=100, rows=np.asarray(rows, int))
 
 
 def test_the_cache_gives_the_same_stream(prepared):
@@ -203,12 +222,8 @@ def test_threads_and_prefetch_do_not_change_the_stream(prepared):
 @pytest.mark.parametrize("batch_size", [4, 30, 64])
 def test_evaluation_sees_every_example_once(prepared, batch_size, count):
     indices, batches = [], []
-    for i in range(count):
-        mine = list(
-            evaluation_batches(
-                prepared, split="train", batch_size=batch_size, crop=100, shard_index=i, shard_count=count
-            )
-        )
+    for rows in shares(batch_size, count):
+        mine = list(evaluation_batches(prepared, split="train", batch_size=batch_size, crop=100, rows=rows))
         batches.append(len(mine))
         for batch in mine:
             assert len(batch["mask"]) == batch_size // count  # The last is as full as the others.
@@ -302,8 +317,7 @@ def test_a_data_set_of_one_modality_refuses_the_other(tmp_path):
         ({"crop": 401}, "config.data.crop: 401 samples are not within 1 to 400"),
         ({"crop": 0}, "config.data.crop: 0 samples"),
         ({"batch_size": 31}, "config.data.batch_size: a batch of 31 is more than the 30 examples"),
-        ({"batch_size": 5, "shard_count": 2}, "cannot be shared equally by 2 processes"),
-        ({"batch_size": 0}, "config.data.batch_size: a global batch of 0"),
+        ({"batch_size": 0}, "config.data.batch_size: 0 is below 1"),
         ({"split": "trian"}, "config.data.split: split 'trian'"),
         ({"modalities": ("eeg",)}, r"config.data.modalities: asked for \['eeg'\]"),
         ({"modalities": ()}, "config.data.modalities: asked for \\[\\]"),
@@ -333,8 +347,9 @@ def test_a_batch_holds_the_rows_of_the_matrix_of_its_examples(prepared, matrix):
     whole = next(train_batches(prepared, **settings))
     assert whole["similarity"].dtype == np.float16
     np.testing.assert_array_equal(whole["similarity"], values[whole["index"]].astype(np.float16))
-    parts = [next(train_batches(prepared, shard_index=i, shard_count=2, **settings)) for i in range(2)]
-    np.testing.assert_array_equal(np.concatenate([p["similarity"] for p in parts]), whole["similarity"])
+    for rows in shares(6, 2):
+        part = next(train_batches(prepared, rows=rows, **settings))
+        np.testing.assert_array_equal(part["similarity"], whole["similarity"][rows])
     iterator = train_batches(prepared, workers=1, prefetch=1, **settings)
     np.testing.assert_array_equal(next(iterator)["similarity"], whole["similarity"])
     iterator.close()
@@ -381,8 +396,3 @@ def test_a_damaged_record_stops_the_stream_with_its_name(prepared, tmp_path):
 
 def test_tensorflow_stays_out():
     assert "tensorflow" not in sys.modules
-
-
-def test_negative_step_has_no_state():
-    with pytest.raises(ValueError, match="Step -1"):
-        state_at(-1)

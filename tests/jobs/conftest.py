@@ -11,6 +11,7 @@ from configs import mae_ecg, prepare
 from ecgjax.jobs import prepare as prepare_job
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+_OF_TESTS = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Command:
     cache: pathlib.Path
 
     def start(self, *arguments, **options) -> subprocess.Popen:
-        environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+        environment = {k: v for k, v in os.environ.items() if k not in _OF_TESTS}
         environment |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         compiles = arguments[0] in ("train", "evaluate", "export")
         shared = [f"--compile_cache={self.cache}"] if compiles else []

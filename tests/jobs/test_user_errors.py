@@ -10,6 +10,7 @@ import ecgjax.__main__ as program
 from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.data.manifest import read_manifest
+from ecgjax.jobs import setup
 from ecgjax.jobs import train as train_job
 from ecgjax.models.vit import patchify
 
@@ -121,6 +122,8 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
         ("data.modalities", ("ekg",), r"config\.data\.modalities: asked for \['ekg'\]"),
         ("data.pairing", "wrong", r"config\.data\.pairing: unknown 'wrong'"),
         ("mesh.fsdp", 3, r"config\.mesh\.fsdp is 3"),
+        ("mesh.slices", 3, r"config\.mesh\.slices is 3"),
+        ("mesh.rules", (("qvk/kernel", "fsdp"),), r"config\.mesh\.rules\[0\]: 'qvk/kernel' finds no leaf"),
         ("checkpoint.keep", 1, r"config\.checkpoint\.keep is 1"),
         ("optimizer.name", "adamv", r"config\.optimizer\.name: unknown 'adamv'.*'adamw'"),
         ("optimizer.schedule.warmup_steps", 8, r"warmup_steps is 8, which must lie in \[0, 8\)"),
@@ -210,3 +213,12 @@ def _at(config, path):
     for key in path.split(".") if path else ():
         config = config[key]
     return config
+
+
+def test_a_norm_group_that_does_not_divide_the_batch_is_refused():
+    section = {"name": "cross_modal", "ecg": {"name": "vit"}, "cmr": {"name": "resnet", "norm_group": 12}}
+    with pytest.raises(
+        ValueError, match=r"config\.objective\.cmr\.norm_group is 12.*the 32 examples.*16, 32\]"
+    ):
+        setup.check_norm_groups(section, batch_size=64, accumulate=2)
+    setup.check_norm_groups(section, batch_size=48, accumulate=2)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 from filled import build
 from flax import nnx
 
+from ecgjax.core import mesh as meshes
 from ecgjax.models.norms import BatchNorm
 from ecgjax.models.resnet import VARIANTS, Conv, ResNet
 
@@ -91,6 +94,87 @@ def test_statistics_come_from_the_global_batch_on_eight_devices():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, eight)
 
 
+def normalise(scale, x, *, group=None):
+    """A loss of the normalised values, and the running statistics after it."""
+    norm = BatchNorm(3, group=group, dtype="float32", rngs=nnx.Rngs(0))
+    norm.scale[...] = scale
+    out = norm(x, train=True)
+    return jnp.mean(jnp.sin(jnp.arange(out.size)).reshape(out.shape) * out), (norm.mean[...], norm.var[...])
+
+
+def test_groups_are_normalised_by_their_own_examples():
+    """As the whole batch would be, were it the group; running statistics are the mean over groups of theirs."""
+    x = jax.random.normal(jax.random.key(0), (6, 2, 2, 3)) * jnp.arange(1, 7)[:, None, None, None]
+    norm = BatchNorm(3, group=2, dtype="float32", rngs=nnx.Rngs(0))
+    found = np.asarray(norm(x, train=True))
+    groups = np.asarray(x).reshape(3, 8, 3)
+    mean, var = groups.mean(1, keepdims=True), groups.var(1, keepdims=True)
+    wanted = (groups - mean) / np.sqrt(var + 1e-5)
+    np.testing.assert_allclose(found, wanted.reshape(x.shape), atol=1e-5)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * mean.mean((0, 1)), atol=1e-6)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * groups.var(1, ddof=1).mean(0), rtol=1e-5)
+
+
+def test_gradients_of_groups_do_not_reach_other_groups():
+    x, weight = jax.random.normal(jax.random.key(0), (6, 3)), jnp.array([[0.3], [-1.0]])
+
+    def score(x, group):
+        norm = BatchNorm(3, group=group, affine=False, rngs=nnx.Rngs(0))
+        return jnp.sum(weight * jnp.split(norm(x, train=True), len(x) // 2)[len(x) // 4])
+
+    found, alone = jax.grad(score)(x, 2), jax.grad(score)(x[2:4], None)
+    np.testing.assert_allclose(found, jnp.zeros((6, 3)).at[2:4].set(alone), atol=1e-6)
+
+
+@pytest.mark.parametrize("group", [2, 8])
+def test_groups_of_examples_are_the_same_on_eight_devices(group):
+    """A device holds two examples: a group lies on one device, or on four."""
+    step = jax.value_and_grad(functools.partial(normalise, group=group), has_aux=True, argnums=(0, 1))
+    scale, image = jnp.array([1.0, 2.0, 3.0]), jax.random.normal(jax.random.key(0), (16, 4, 4, 3))
+    one = jax.jit(step)(scale, image)
+    eight = jax.jit(step)(scale, jax.device_put(image, meshes.batch_sharding(meshes.make_mesh(fsdp=2))))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), one, eight)
+
+
+@pytest.mark.parametrize(("group", "waits"), [(2, False), (None, True)])
+def test_groups_of_a_devices_examples_need_no_other_device(group, waits):
+    graphdef, state = nnx.split(make(norm="batch", depths=(1,), widths=(8,), norm_group=group))
+    image = jax.device_put(jnp.ones((16, 8, 8, 3)), meshes.batch_sharding(meshes.make_mesh()))
+
+    def embed(state, image):
+        return nnx.merge(graphdef, state)(image, train=True)["embedding"]
+
+    program = jax.jit(embed).lower(state, image).compile().as_text()
+    assert any(word in program for word in ("all-reduce", "all-gather", "collective", "all-to-all")) == waits
+
+
+def test_a_batch_that_groups_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match=r"norm_group is 4, which does not divide the 6 examples"):
+        BatchNorm(3, group=4, rngs=nnx.Rngs(0))(jnp.ones((6, 3)), train=True)
+    with pytest.raises(ValueError, match=r"norm_group is 0; a group has at least one"):
+        BatchNorm(3, group=0, rngs=nnx.Rngs(0))
+
+
+def test_recomputed_blocks_are_those_that_are_kept():
+    image = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+
+    def score(params, graphdef, stats):
+        model = nnx.merge(graphdef, params, nnx.State(stats))
+        out = jnp.sum(model(image, train=True)["embedding"] ** 2)
+        return out, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    found, convolutions = [], []
+    for remat in ("none", "blocks"):
+        model = make(norm="batch", depths=(1,), widths=(8,), remat=remat)
+        graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        loss = functools.partial(score, graphdef=graphdef, stats=nnx.to_pure_dict(stats))
+        traced = jax.jit(jax.value_and_grad(loss, has_aux=True)).trace(params)
+        found.append(traced.lower().compile()(params))
+        convolutions.append(str(traced.jaxpr).count("conv_general_dilated"))
+    assert convolutions == [8, 10]  # Both of the block once more; the first one's input needs no gradient.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), *found)
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_statistics_wide():
     model = make(norm="batch", dtype="bfloat16", depths=(1,), widths=(8,))
     out = model(jnp.ones((2, 8, 8, 3)), train=True)
@@ -103,6 +187,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_statistics_wide():
     [
         ({"stem": "big"}, "unknown stem 'big'; choose from imagenet, small, small_stride2"),
         ({"norm": "layer"}, "unknown norm 'layer'; choose from batch, group"),
+        ({"norm_group": 4}, "norm_group is 4, but norm 'group' has no batch"),
         ({"depths": (1, 1)}, "must name the same stages"),
         ({"widths": (12, 24, 48)}, "12 channels do not split into 8 groups"),
     ],

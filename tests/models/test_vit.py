@@ -8,7 +8,7 @@ from filled import build
 from flax import nnx
 
 from ecgjax.models import ENCODERS
-from ecgjax.models.layers import drop_path, drop_path_rates
+from ecgjax.models.layers import Drop, drop_path, drop_path_rates
 from ecgjax.models.mae import VARIANTS as DECODERS
 from ecgjax.models.mae import MaeDecoder
 from ecgjax.models.vit import VARIANTS, Vit, patchify, unpatchify
@@ -118,7 +118,7 @@ def test_attention_rows_sum_to_one():
 
 def test_drop_path_drops_samples_and_keeps_the_mean():
     branch = jnp.ones((4000, 1, 1))
-    out = np.asarray(drop_path(branch, jax.random.key(0), rate=0.25)).ravel()
+    out = np.asarray(drop_path(branch, Drop(jax.random.key(0), 0.75))).ravel()
     assert set(np.unique(out)) == {0, np.float32(1 / 0.75)}
     assert abs(out.mean() - 1) < 0.03
     assert drop_path_rates(0.2, 3) == [0.0, 0.1, 0.2]

@@ -22,14 +22,6 @@ RECORDED = pathlib.Path(__file__).with_name("golden_steps.json")
 RECORDING = "ECGJAX_RECORD_GOLDEN_STEPS"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """What is compared here holds for any compiled program: a quick one will do."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def one_device():
     """Loss, gradients and moved statistics on one device, by objective."""

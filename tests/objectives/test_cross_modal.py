@@ -18,13 +18,6 @@ FIELDS |= {"cmr": {**RESNET, "norm": "group"}, "ecg_views": "none", "cmr_views":
 BATCH_NORM = {**RESNET, "norm": "batch"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def make(**changes):
     return CrossModal(spec=SPEC, crop=40, labels=LABELS, **{**FIELDS, **changes})
 

@@ -34,7 +34,6 @@ def trained(request):
     name = request.param
     mesh = meshes.make_mesh(data=2, devices=jax.devices()[:2])
     tx = optax.sgd(0.1)
-    jax.config.update("jax_disable_most_optimizations", True)
     train_step, _ = step.compile_steps(objective(name), tx, mesh)
     state = states.create(objective(name), tx, mesh, jax.random.key(0))
     # Weights of another run: the parameters alone are replaced.
@@ -43,7 +42,6 @@ def trained(request):
     for _ in range(2):
         state, _ = train_step(state, meshes.to_global(batch(), mesh), jax.random.key(1))
         history.append(jax.device_get(state))
-    jax.config.update("jax_disable_most_optimizations", False)
     return name, history
 
 

@@ -13,9 +13,11 @@ def compiled(**changes):
     fields = {
         "topology": "v5e:4x4",
         "devices": 16,
+        "batch_size": 512,
+        "model_flops": 10**12,
         "effort": "full",
         "seconds": 1.5,
-        "state_bytes": {"params": 60, "opt_state": 40},
+        "state_bytes": {"parameters": 60, "optimiser": 40},
         "memory": memory,
         "program": program,
         "cost_analysis": {"flops": 1.0},

@@ -1,8 +1,8 @@
 import contextlib
 import gc
+import json
 import shutil
 
-import grain
 import jax
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ def _collected():
 
 
 META = {"config": {"seed": 1}, "labels": [1.5, None]}
+SAVED = {**META, "format": 2}
 
 
 def make_state(step=0, mesh=None, width=8):
@@ -43,13 +44,6 @@ def abstract(state):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
 
 
-def make_iterator(taken=0):
-    iterator = iter(grain.MapDataset.range(100).shuffle(seed=3).batch(4).to_iter_dataset())
-    for _ in range(taken):
-        next(iterator)
-    return iterator
-
-
 @contextlib.contextmanager
 def opened(workdir, **options):
     checkpoints = Checkpoints(workdir, **options)
@@ -62,29 +56,27 @@ def opened(workdir, **options):
 def save(workdir, *numbers, **options):
     with opened(workdir, **options) as checkpoints:
         for step in numbers:
-            checkpoints.save(make_state(step), make_iterator(step), META)
+            checkpoints.save(make_state(step), step, META)
 
 
 def restore(workdir, state=None):
-    iterator = make_iterator()
     with opened(workdir) as checkpoints:
-        read = checkpoints.restore_latest(abstract(state or make_state()), iterator)
-    return read, iterator
+        return checkpoints.restore_latest(abstract(state or make_state()))
 
 
-def test_a_state_comes_back_bit_for_bit_with_its_iterator_and_meta(tmp_path):
+def test_a_state_comes_back_bit_for_bit_with_its_position_and_meta(tmp_path):
     save(tmp_path, 0, 3)
-    read, iterator = restore(tmp_path)
+    read = restore(tmp_path)
     assert trees.digest(read.state) == trees.digest(make_state(3))
-    assert read.meta == META
-    np.testing.assert_array_equal(next(iterator), next(make_iterator(3)))
+    assert read.meta == SAVED
+    assert read.next_batch == 3
 
 
 @pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "fsdp": 4}], ids=["data 8", "data 2 fsdp 4"])
 def test_one_device_is_resumed_on_eight(tmp_path, shape):
     save(tmp_path, 3)
     wanted = make_state(3, meshes.make_mesh(**shape))
-    read, _ = restore(tmp_path, wanted)
+    read = restore(tmp_path, wanted)
     assert trees.digest(read.state) == trees.digest(wanted)
     for got, want in zip(jax.tree.leaves(read.state.params), jax.tree.leaves(wanted.params), strict=True):
         assert got.sharding.is_equivalent_to(want.sharding, got.ndim)
@@ -98,11 +90,11 @@ def test_what_is_saved_is_the_state_at_the_call_even_if_donated_at_once(tmp_path
     state = make_state(2, width=4096)
     want = trees.digest(state)
     with opened(tmp_path) as checkpoints:
-        checkpoints.save(state, make_iterator(), META)
+        checkpoints.save(state, 0, META)
         for _ in range(5):
             state = step(state)
         jax.block_until_ready(state)
-    read, _ = restore(tmp_path, make_state(width=4096))
+    read = restore(tmp_path, make_state(width=4096))
     assert trees.digest(read.state) == want
 
 
@@ -116,8 +108,12 @@ def damage_cut(directory):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def damage_iterator(directory):
-    next((directory / "data").glob("*.json")).write_text("{")
+def damage_position(directory):
+    (directory / "data" / "metadata").write_text("{")
+
+
+def damage_position_kind(directory):
+    (directory / "data" / "metadata").write_text('{"next_index": 6}')
 
 
 def damage_meta(directory):
@@ -128,13 +124,15 @@ def damage_item(directory):
     shutil.rmtree(directory / "opt_state")
 
 
-@pytest.mark.parametrize("damage", [damage_missing, damage_cut, damage_iterator, damage_meta, damage_item])
+@pytest.mark.parametrize(
+    "damage", [damage_missing, damage_cut, damage_position, damage_position_kind, damage_meta, damage_item]
+)
 def test_a_half_written_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path, damage, capsys):
     save(tmp_path, 0, 3, 6)
     damage(tmp_path / "checkpoints" / "6")
-    read, iterator = restore(tmp_path)
+    read = restore(tmp_path)
     assert trees.digest(read.state) == trees.digest(make_state(3))
-    np.testing.assert_array_equal(next(iterator), next(make_iterator(3)))
+    assert read.next_batch == 3
     assert (tmp_path / "damaged" / "6").is_dir()
     assert checkpoint.steps(tmp_path) == [0, 3]
     said = capsys.readouterr().err
@@ -145,11 +143,10 @@ def test_a_half_written_checkpoint_is_set_aside_and_the_one_before_taken(tmp_pat
 def test_after_a_fall_back_the_step_is_saved_anew(tmp_path):
     save(tmp_path, 0, 3)
     damage_missing(tmp_path / "checkpoints" / "3")
-    iterator = make_iterator()
     with opened(tmp_path) as checkpoints:
-        checkpoints.restore_latest(abstract(make_state()), iterator)
-        checkpoints.save(make_state(3), make_iterator(3), META)
-    assert trees.digest(restore(tmp_path)[0].state) == trees.digest(make_state(3))
+        checkpoints.restore_latest(abstract(make_state()))
+        checkpoints.save(make_state(3), 3, META)
+    assert trees.digest(restore(tmp_path).state) == trees.digest(make_state(3))
 
 
 def test_a_model_of_another_shape_is_an_error_and_no_damage(tmp_path):
@@ -168,7 +165,7 @@ def test_what_a_killed_save_left_is_ignored_and_removed(tmp_path):
     left.mkdir()
     (left / "params").mkdir()
     assert checkpoint.steps(tmp_path) == [0, 3]
-    read, _ = restore(tmp_path)
+    read = restore(tmp_path)
     assert int(read.state.step) == 3
     assert not left.exists()
 
@@ -177,11 +174,11 @@ def test_a_directory_without_the_final_marker_is_no_checkpoint(tmp_path):
     save(tmp_path, 0, 3)
     (tmp_path / "checkpoints" / "3" / "commit_success.txt").unlink()
     assert checkpoint.steps(tmp_path) == [0]
-    assert int(restore(tmp_path)[0].state.step) == 0
+    assert int(restore(tmp_path).state.step) == 0
 
 
 def test_nothing_is_restored_from_an_empty_workdir(tmp_path):
-    assert restore(tmp_path)[0] is None
+    assert restore(tmp_path) is None
 
 
 def test_the_last_steps_and_the_first_are_kept(tmp_path):
@@ -214,7 +211,7 @@ def test_an_empty_or_foreign_workdir_is_said(tmp_path):
 def test_readers_get_parameters_and_meta_without_the_optimiser(tmp_path):
     save(tmp_path, 0, 3)
     want = make_state(3)
-    assert checkpoint.read_meta(tmp_path, 3) == META
+    assert checkpoint.read_meta(tmp_path, 3) == SAVED
     params, extra = checkpoint.read_params(tmp_path, 3, abstract(want.params), {})
     assert trees.digest(params) == trees.digest(want.params)
     assert extra == {}
@@ -245,4 +242,33 @@ def test_a_relative_workdir_is_as_good_as_an_absolute_one(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     save("run", 4)
     assert checkpoint.steps(tmp_path / "run") == [4]
-    assert checkpoint.read_meta("run", 4) == META
+    assert checkpoint.read_meta("run", 4) == SAVED
+
+
+def rewrite_meta(workdir, step, **changes):
+    path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
+    meta = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in meta.items() if value is not None}))
+
+
+@pytest.mark.parametrize(("number", "found"), [(None, 1), (1, 1), (3, 3)], ids=["absent", "older", "newer"])
+def test_another_format_is_refused_with_the_way_out_and_left_alone(tmp_path, number, found):
+    save(tmp_path, 0, 3)
+    rewrite_meta(tmp_path, 3, format=number, version="0.0.9")
+    message = rf"checkpoint 3 of .* has format {found}, written by ecgjax 0\.0\.9; .*init_from\.workdir="
+    with pytest.raises(ValueError, match=message):
+        checkpoint.check_resumable(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        restore(tmp_path)
+    assert checkpoint.steps(tmp_path) == [0, 3]
+    assert not (tmp_path / "damaged").exists()
+    params, _ = checkpoint.read_params(tmp_path, 3, abstract(make_state(3).params), {})
+    assert trees.digest(params) == trees.digest(make_state(3).params)
+
+
+def test_what_is_new_or_of_this_format_may_be_resumed(tmp_path):
+    checkpoint.check_resumable(tmp_path)
+    save(tmp_path, 0, 3)
+    checkpoint.check_resumable(tmp_path)
+    damage_meta(tmp_path / "checkpoints" / "3")  # For the restore to fall back.
+    checkpoint.check_resumable(tmp_path)

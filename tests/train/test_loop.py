@@ -4,7 +4,6 @@ import math
 import os
 import signal
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge
 from ecgjax.train.once import Once
 from ecgjax.train.profile import Profile
+from ecgjax.train.stall import Watchdog
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
 
@@ -49,10 +49,17 @@ class Mean:
 OBJECTIVE = Mean()
 
 
-def batches(values=range(64)):
-    values = list(values)
-    data = grain.MapDataset.source(values).shuffle(seed=1).repeat(None).batch(8)
-    return iter(data.map(lambda x: {"ecg": np.asarray(x, np.float32)}).to_iter_dataset())
+class Numbers:
+    """Batch k holds eight of the values, drawn by k."""
+
+    def __init__(self, values=range(64)):
+        self.values, self.next_batch = np.asarray(list(values), np.float32), 0
+
+    def __next__(self):
+        epoch, place = divmod(self.next_batch, len(self.values) // 8)
+        order = np.random.default_rng(epoch).permutation(len(self.values))
+        self.next_batch += 1
+        return {"ecg": self.values[order[8 * place : 8 * place + 8]]}
 
 
 @functools.cache
@@ -86,10 +93,12 @@ def fit(
     `scores` are the values of the metric `val_score` from step 1 on.
     """
     mesh, tx, schedule, train_step, eval_step = program()
-    iterator = batches(values)
+    batches = Numbers(values)
     checkpoints = Checkpoints(workdir, best=best)
-    restored = checkpoints.restore_latest(state.abstract_state(OBJECTIVE, tx, mesh), iterator)
+    restored = checkpoints.restore_latest(state.abstract_state(OBJECTIVE, tx, mesh))
     now = restored.state if restored else state.create(OBJECTIVE, tx, mesh, jax.random.key(0))
+    if restored:
+        batches.next_batch = restored.next_batch
     if stopping is not None and restored:
         stopping.resume(restored.meta["stop"])
 
@@ -101,14 +110,14 @@ def fit(
     def scored(now):
         return {"val_score": scores[int(now.step) - 1] if int(now.step) else 99.0}
 
-    validate = loop.mean_over(eval_step, lambda: [next(batches(values))], jax.random.key(2), mesh)
+    validate = loop.mean_over(eval_step, lambda: [next(Numbers(values))], jax.random.key(2), mesh)
     writer = MetricWriter(workdir, start_step=int(now.step))
     try:
         return loop.fit(
             now,
             train_step=interrupted_step,
             validate=validate if scores is None else scored,
-            iterator=iterator,
+            batches=batches,
             key=jax.random.key(1),
             mesh=mesh,
             rhythm=loop.Rhythm(steps, log_every, validate_every, save_every),
@@ -119,6 +128,7 @@ def fit(
             name="test",
             gauge=Gauge(chips=1),
             profile=profile or Profile(),
+            watchdog=Watchdog(10.0, workdir),
             stopping=stopping,
         )
     finally:

@@ -1,0 +1,179 @@
+"""The processes of one job watch each other: none waits for one that is gone, none ends without saying why.
+
+On a TPU a collective waits for ever for a process that died, and jax aborts without a name. So every process says
+each second that it is there, in the key-value store of the coordinator, the lead looks who has stopped saying so,
+and whoever ends the job leaves a last word there that all others print before they end as well.
+"""
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+import jax
+
+BROKEN = 76
+"""Exit code where this process is well but another is gone or stuck: the same command goes on."""
+
+_EVERY_S = 1.0
+_LINGER_S = 3 * _EVERY_S
+_SPACE = "ecgjax"
+_LAST_WORD = f"{_SPACE}/last_word"
+_BEATS = f"{_SPACE}/beats"
+
+
+class Peers:
+    """This process among those of its job; `client` is that of jax's coordination service."""
+
+    def __init__(
+        self, client: Any, coordinator: str, *, process: int, processes: int, host: str, timeout_s: float
+    ):
+        self.process, self.processes = process, processes
+        self._client, self._coordinator, self._timeout_s = client, coordinator, timeout_s
+        self._calls: dict[str, int] = {}
+        self._over, self._leaving = threading.Event(), threading.Event()
+        self._beats: dict[int, tuple[str, float]] = {}
+        self._hosts = [host] * processes
+        self._hosts = self.gather("hosts", host)
+        if process != 0:
+            # In C, since Python would look at the signal after abort() has ended the process.
+            self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._aborted)
+            ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
+        self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
+        self._thread.start()
+
+    def name(self, process: int) -> str:
+        """As `process 3 of 8 (host)`."""
+        return f"process {process} of {self.processes} ({self._hosts[process]})"
+
+    def gather(self, name: str, value: str) -> list[str]:
+        """What every process says, in their order; returns once all have said it."""
+        number = self._calls[name] = self._calls.get(name, -1) + 1
+        place = f"{_SPACE}/{name}/{number}"
+        self._client.key_value_set(f"{place}/{self.process}", value)
+        # Without an end of its own: whoever keeps the others waiting is found dead, or finds itself stuck.
+        self._client.wait_at_barrier(place, 24 * 3600 * 1000)
+        said = {int(key.rpartition("/")[2]): text for key, text in self._client.key_value_dir_get(place)}
+        return [said[process] for process in range(self.processes)]
+
+    def finish(self) -> None:
+        """Waits for the others, then stops watching: from here on it is no failure to leave."""
+        self.gather("finish", "")
+        self._over.set()
+        self._thread.join()
+
+    def leave(self, said: str, error: BaseException | None = None, *, code: int = 1) -> NoReturn:
+        """Says what happened, here and to all others, and ends this process without waiting for anyone.
+
+        Where `error` comes from a collective, the cause is another process: its last word, or who is silent.
+        """
+        if error is not None and _lost_contact(error):
+            time.sleep(_LINGER_S)  # The other's last word, if any, ends this process meanwhile: see _watch.
+            said, code = f"{self._silent()} {_resume(_line(error))}", BROKEN
+        self._leaving.set()
+        _write(f"{self.name(self.process)}: {said}")
+        word = json.dumps({"process": self.process, "said": said, "code": code})
+        try:
+            self._client.key_value_set(_LAST_WORD, word)
+        except jax.errors.JaxRuntimeError:  # Another spoke first, or the coordinator is gone.
+            pass
+        else:
+            if self.process == 0:  # The coordinator goes with it; let the others read first.
+                time.sleep(_LINGER_S)
+        _end(code)
+
+    def _aborted(self, _signal: int) -> None:
+        """jax aborts as soon as the coordinator goes; any other abort keeps its stacks and its exit code."""
+        host, _, port = self._coordinator.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError:
+            _write(f"{self.name(self.process)}: {self.name(0)}, the coordinator, is gone. {_resume()}")
+            os._exit(BROKEN)
+        faulthandler.dump_traceback()
+        os._exit(128 + signal.SIGABRT)
+
+    def _silent(self) -> str:
+        """Who has not been heard of while this process waited."""
+        try:
+            before = dict(self._client.key_value_dir_get(_BEATS))
+            time.sleep(_LINGER_S)
+            after = dict(self._client.key_value_dir_get(_BEATS))
+        except jax.errors.JaxRuntimeError:
+            return f"{self.name(0)} is gone."
+        gone = [p for p in range(self.processes) if before.get(f"{_BEATS}/{p}") == after.get(f"{_BEATS}/{p}")]
+        names = ", ".join(self.name(p) for p in gone if p != self.process)
+        return f"{names} is gone." if names else "lost contact with another process."
+
+    def _watch(self) -> None:
+        beat = 0
+        while not self._over.wait(_EVERY_S):
+            beat += 1
+            try:
+                self._client.key_value_set(f"{_BEATS}/{self.process}", str(beat), allow_overwrite=True)
+                words = dict(self._client.key_value_dir_get(_LAST_WORD.rpartition("/")[0]))
+                silent = self._overdue() if self.process == 0 else []
+            except jax.errors.JaxRuntimeError as error:
+                if not self._over.is_set() and not self._leaving.is_set():
+                    self.leave(
+                        f"{self.name(0)}, the coordinator, is gone. {_resume(_line(error))}", code=BROKEN
+                    )
+                return
+            if self._leaving.is_set():
+                continue
+            if _LAST_WORD in words:
+                word = json.loads(words[_LAST_WORD])
+                _write(f"{self.name(self.process)}: ended by {self.name(word['process'])}: {word['said']}")
+                _end(word["code"])
+            if silent:
+                names = ", ".join(self.name(p) for p in silent)
+                self.leave(f"{names} has been silent for {self._timeout_s:g} s. {_resume()}", code=BROKEN)
+
+    def _overdue(self) -> list[int]:
+        now = time.monotonic()
+        for key, text in self._client.key_value_dir_get(_BEATS):
+            process = int(key.rpartition("/")[2])
+            if self._beats.get(process, ("", 0.0))[0] != text:
+                self._beats[process] = (text, now)
+        return [p for p, (_, heard) in self._beats.items() if now - heard > self._timeout_s]
+
+
+def _lost_contact(error: BaseException | None) -> bool:
+    """Whether it is a collective, a barrier or the coordinator that failed, not this process."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, jax.errors.JaxRuntimeError) and any(sign in text for sign in _SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_SIGNS = ("gloo", "connection", "unavailable", "barrier", "coordination service", "heartbeat", "nccl")
+"""What jax's errors say where a peer is the cause."""
+
+
+def _resume(line: str = "") -> str:
+    return (
+        f"The same command, on all processes, goes on from the last checkpoint.{f' ({line})' if line else ''}"
+    )
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text.rstrip() + "\n")
+    sys.stderr.flush()
+
+
+def _end(code: int) -> NoReturn:
+    """Without Python's and jax's farewells, which would wait for the others."""
+    sys.stdout.flush()
+    os._exit(code)

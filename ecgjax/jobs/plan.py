@@ -1,0 +1,232 @@
+"""Compiles the training step of a config for TPU slices, without a TPU; prints what it needs and how fast it may be.
+
+  python -m ecgjax plan --config=configs/mae_ecg.py:paper --topology=v5e:4x4
+  python -m ecgjax plan --config=configs/ecg_cmr.py:paper --topology=v5e:4x4,v5e:16x16 --examples_per_chip=32 --fast
+  python -m ecgjax plan --config=configs/mae_ecg.py:paper --topology=v5e:4x4 --largest_batch --json=PLAN.json
+
+The step is the one that `ecgjax train` would run with this config on that slice. A compilation takes one to four
+minutes and up to 4 GB on this machine; a step that was planned before is looked up (--cache). `--fast` compiles with
+little effort: memory, FLOPs and collectives hold to 2 %, but nothing can be said of time on the chip's units. All times
+are the compiler's model, not measured. A step that does not fit is an answer and ends with exit code 0.
+
+Topologies: v5e:4x4 counts chips; 2xv5e:16x16 is two slices; v5litepod-16, v5p-512 (cores) and the like are known as
+products; local:8 is eight devices of this machine (CPU or GPU). Data need not exist: without config.data.directory
+their shapes are those of --input. Needs libtpu: pip install "ecgjax[plan]".
+"""
+
+import copy
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ecgjax.core import config as configs
+from ecgjax.core import files, runtime
+from ecgjax.jobs import plan_data, setup
+from ecgjax.jobs.plan_compile import Request, compile_apart
+from ecgjax.plans import batch_search, table, topologies
+from ecgjax.plans.records import Compiled, to_json
+from ecgjax.plans.table import Case
+from ecgjax.plans.topologies import Topology
+
+_OF_PAIRS = ("cross_modal", "simclr")
+"""Objectives whose loss compares every example of the batch with every other."""
+
+_NAME_LENGTH = 100
+"""Of a collective; one that XLA made of many has the names of all."""
+
+_SUBLANES = 8
+"""Batches are searched in multiples of so many a device: on a TPU fewer are padded to as many."""
+
+
+def define() -> None:
+    """Declares the flags of this job."""
+    config_flags.DEFINE_config_file(
+        "config", help_string="Training config: FILE or FILE:ARG.", lock_config=True
+    )
+    flags.DEFINE_list(
+        "topology", None, "Slices to compile for, such as v5e:4x4,v5p:4x4x8,2xv5e:16x16 or local:8."
+    )
+    flags.DEFINE_list(
+        "examples_per_chip",
+        [],
+        "Batches to plan instead of config.data.batch_size, such as 32,64; times the chips.",
+    )
+    flags.DEFINE_bool(
+        "fast", False, "Compile with little effort: memory and collectives, no times of the compiler."
+    )
+    flags.DEFINE_bool(
+        "largest_batch", False, "Search the largest batch that fits, by a few fast compilations."
+    )
+    flags.DEFINE_string(
+        "input",
+        "configs/prepare.py:paper",
+        "Recipe of `prepare` whose shapes to assume without a data directory.",
+    )
+    flags.DEFINE_bool("verbose", False, "List every collective by the operation that asked for it.")
+    flags.DEFINE_string("json", None, "File to write everything to that is known.")
+    flags.DEFINE_float("time_limit", 600.0, "Seconds after which a compilation is given up.")
+    flags.DEFINE_string(
+        "cache", None, "Directory of reports; default: ecgjax/plan in the user's cache; '' for none."
+    )
+
+
+def run(args: flags.FlagValues) -> int:
+    """Plans; returns the exit code."""
+    if args.config is None or not args.topology:
+        raise ValueError("plan needs --config=FILE and --topology=NAMES; see `python -m ecgjax plan --help`.")
+    jax.config.update("jax_platforms", "cpu")  # The chips of this machine, if any, are not for this process.
+    runtime.start()
+    cases = plan(
+        args.config,
+        topology=args.topology,
+        examples_per_chip=[_positive(x, "--examples_per_chip") for x in args.examples_per_chip],
+        recipe=args.input,
+        fast=args.fast,
+        largest_batch=args.largest_batch,
+        time_limit=args.time_limit,
+        cache=_cache() if args.cache is None else args.cache or None,
+    )
+    print(_text(cases, verbose=args.verbose), flush=True)
+    if args.json is not None:
+        files.write_json(args.json, {"cases": [_json(case) for case in cases]})
+    return 0
+
+
+def plan(
+    config: ConfigDict,
+    *,
+    topology: Sequence[str],
+    examples_per_chip: Sequence[int] = (),
+    recipe: str,
+    fast: bool = False,
+    largest_batch: bool = False,
+    time_limit: float,
+    cache: str | None,
+) -> list[Case]:
+    """Compiles for every topology and batch.
+
+    One that fails for another reason than memory is said and left out, since its successors may take an hour; none
+    at all is an error.
+    """
+    configs.check_sections(config, setup.SECTIONS)
+    config = configs.plain(config)
+    configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
+    configs.check_set(config, "steps")
+    where = [topologies.parse(name) for name in topology]
+    steps = [
+        (one, _with_batch(config, one, share)) for one in where for share in examples_per_chip or (None,)
+    ]
+    data, words = plan_data.data_of(config, recipe)
+    runtime.say(words)
+
+    def compile_step(config: Mapping[str, Any], one: Topology, effort: str) -> Compiled:
+        name = f"{one.name}, batch {config['data']['batch_size']}"
+        runtime.say(f"{name}: compiling{' fast' if effort == 'fast' else ''}, at most {time_limit:.0f} s")
+        request = Request(config, data, one.name, effort, cache)
+        compiled = compile_apart(request, time_limit=time_limit, say=runtime.say)
+        found = "found the report of an earlier compilation" if compiled.cached else _said(compiled)
+        runtime.say(f"{name}: {found}.")
+        return compiled
+
+    objective = config["objective"]
+    cases, failures = [], []
+    for one, own in steps:
+        try:
+            compiled = compile_step(own, one, "fast" if fast else "full")
+            found = _largest(own, one, compiled, compile_step) if largest_batch else None
+        except ValueError as error:
+            failures.append(str(error))
+            runtime.say(failures[-1])
+            continue
+        width = objective.get("projection") if objective["name"] in _OF_PAIRS else None
+        cases.append(Case(one, compiled, found, fsdp=config["mesh"]["fsdp"], projection=width))
+    if not cases:
+        raise ValueError(failures[-1])
+    return cases
+
+
+def _with_batch(
+    config: Mapping[str, Any], topology: Topology, examples_per_chip: int | None
+) -> dict[str, Any]:
+    """The config for this topology, whose slices are what it has; raises where its devices do not divide the batch."""
+    config = copy.deepcopy(dict(config))
+    config["mesh"]["slices"] = topology.slices
+    if examples_per_chip is not None:
+        config["data"]["batch_size"] = examples_per_chip * topology.chips
+    batch = config["data"]["batch_size"]
+    if batch % topology.devices:
+        raise ValueError(
+            f"--topology={topology.name}: its {topology.devices} devices do not divide a batch of {batch}; give "
+            f"--examples_per_chip=N, a multiple of {topology.devices_per_chip}, or another config.data.batch_size."
+        )
+    return config
+
+
+def _largest(config, topology: Topology, compiled: Compiled, compile_step) -> batch_search.Largest:
+    """Searches fast, and lowers what it finds until it fits with the effort of `compiled` too."""
+    available = topology.chip.usable_bytes if topology.chip else None
+    if available is None:
+        raise ValueError(f"--largest_batch: nobody knows what {topology.name} can hold; give a TPU topology.")
+    step = math.lcm(_SUBLANES, config["accumulate"]) * topology.devices
+
+    def probe(batch: int, effort: str = "fast") -> batch_search.Probe:
+        changed = copy.deepcopy(dict(config))
+        changed["data"]["batch_size"] = batch
+        found = compile_step(changed, topology, effort)
+        return batch_search.Probe(
+            batch, found.error is None, found.needed if found.memory is None else found.memory.peak
+        )
+
+    found = batch_search.largest(probe, available=available, start=config["data"]["batch_size"], step=step)
+    while compiled.effort == "full" and found.batch and not (verdict := probe(found.batch, "full")).fits:
+        found = batch_search.Largest(found.batch - step, found.batch, (*found.probes, verdict))
+    return found
+
+
+def _said(compiled: Compiled) -> str:
+    if compiled.error is not None:
+        return compiled.error
+    return f"compiled in {compiled.seconds:.0f} s, host memory {compiled.host_bytes / 2**30:.1f} GiB"
+
+
+def _positive(text: str, flag: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{flag}={text}: expected numbers above 0, such as 32,64.")
+    return int(text)
+
+
+def _cache() -> str:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return os.fspath(Path(base) / "ecgjax" / "plan")
+
+
+def _text(cases: Sequence[Case], *, verbose: bool) -> str:
+    parts = [table.report(case) + (_every_collective(case) if verbose else "") for case in cases]
+    return "\n".join([*parts, *([table.overview(cases)] if len(cases) > 1 else [])])
+
+
+def _every_collective(case: Case) -> str:
+    found = case.compiled.program.collectives if case.compiled.program else ()
+    return "".join(
+        f"{one.times:,} x {one.kind} {'+'.join(one.dtypes)} {one.bytes:,} B, groups of {one.group} spanning "
+        f"{'x'.join(map(str, one.span)) or '-'}, {one.network}, {'blocking' if one.blocking else 'hidden'}: "
+        f"{one.name[:_NAME_LENGTH]}\n"
+        for one in found
+    )
+
+
+def _json(case: Case) -> dict[str, Any]:
+    return {
+        "compiled": to_json(case.compiled),
+        "estimate": case.estimate and dataclasses.asdict(case.estimate),
+        "largest_batch": case.largest and dataclasses.asdict(case.largest),
+        "scaling": [dataclasses.asdict(one) for one in case.scaling],
+        "note": table.NOT_MEASURED,
+    }

@@ -1,0 +1,43 @@
+"""Markdown tables whose columns also line up in a terminal, and how their cells are written."""
+
+from collections.abc import Iterable, Sequence
+
+ABSENT = "-"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 host`, `4 hosts`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def ms(seconds: float | None) -> str:
+    """Milliseconds without their unit."""
+    return ABSENT if seconds is None else f"{1e3 * seconds:,.2f}"
+
+
+def mb(size: int | float) -> str:
+    """Decimal megabytes without their unit."""
+    return f"{size / 1e6:,.2f}"
+
+
+def mib(size: int | float) -> str:
+    """Binary megabytes without their unit."""
+    return f"{size / 2**20:,.1f}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The first column to the left, numbers to the right, as wide as their longest cell."""
+    lines = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    numbers = [all(_is_number(line[i]) for line in lines[1:]) for i in range(len(header))]
+
+    def written(line):
+        cells = (c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, numbers, strict=True))
+        return f"| {' | '.join(cells)} |"
+
+    rule = (f"{'-' * (w + 1)}:" if n else f"{'-' * (w + 2)}" for w, n in zip(widths, numbers, strict=True))
+    return "\n".join([written(lines[0]), f"|{'|'.join(rule)}|", *(written(line) for line in lines[1:])])
+
+
+def _is_number(cell: str) -> bool:
+    return cell == ABSENT or cell.removeprefix("over ").removeprefix("under ")[:1].isdigit()

@@ -1,0 +1,229 @@
+"""What is known of a compiled step, as Markdown whose columns also line up in a terminal."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ecgjax.plans import communication, prices
+from ecgjax.plans import markdown as md
+from ecgjax.plans.batch_search import Largest
+from ecgjax.plans.case import Case
+from ecgjax.plans.communication import Leg
+from ecgjax.plans.estimate import Estimate, large_reductions, margin
+from ecgjax.plans.markdown import ABSENT
+from ecgjax.plans.prices import Price
+from ecgjax.plans.records import Collective
+from ecgjax.plans.summary import COMPILED, SCALED, compiled_row, over, scaled_rows, under
+from ecgjax.plans.topologies import parse
+
+NOT_MEASURED = "A model, not measured: nothing of this was run."
+
+
+def report(case: Case) -> str:
+    """Everything about one topology; numbers are of a chip and a step, unless they say otherwise."""
+    return "\n\n".join(_parts(case)) + "\n"
+
+
+def overview(cases: Sequence[Case]) -> str:
+    """One line for each compilation, and the weak scaling that those of small slices predict."""
+    parts = [md.table(COMPILED, [compiled_row(case) for case in cases])]
+    rows = [row for case in cases for row in scaled_rows(case)]
+    if rows:
+        parts.append(md.table(SCALED, rows))
+    parts.append(NOT_MEASURED)
+    return "\n\n".join(parts) + "\n"
+
+
+def _parts(case: Case) -> Iterator[str]:
+    topology, compiled, found = case.topology, case.compiled, case.estimate
+    unit = "chip" if topology.chip else "device"
+    sizes = {"slice": topology.slices, "host": topology.hosts, "chip": topology.chips}
+    known = sizes if topology.chip else {}
+    told = ", ".join(md.plural(n, noun) for noun, n in {**known, "device": topology.devices}.items())
+    share = f"{compiled.batch_size / topology.chips:g} a {unit}"
+    yield f"## {topology.name}: {told}; batch {compiled.batch_size:,}, {share}"
+    yield "\n".join([NOT_MEASURED, *(f"The step takes longer than told here: {c}." for c in _caveats(found))])
+    if compiled.error is not None:
+        yield f"It {compiled.error}."
+    yield md.table((f"memory of a {unit}", "MiB", ""), list(_memory(case)))
+    if case.largest is not None:
+        yield f"Largest batch that fits: {case.largest.batch:,}; {_above(case.largest)}."
+    if compiled.program is not None:
+        yield md.table((f"work of a {unit} and step", "", ""), list(_work(case)))
+        yield _collectives(case)
+    if found is not None:
+        yield md.table(("time of a step", "", ""), list(_times(case, found)))
+        if len(case.scaling) > 1:
+            yield md.table(SCALED, list(scaled_rows(case)))
+        if costs := _prices(case, found):
+            yield costs
+    yield "\n".join(_notes(case))
+
+
+def _memory(case: Case) -> Iterator[tuple[str, ...]]:
+    compiled, devices = case.compiled, case.topology.devices_per_chip
+    for name, size in compiled.state_bytes.items():
+        if name != "batch":
+            yield name, md.mib(devices * size), ""
+    memory = compiled.memory
+    if memory is not None:
+        of = ""
+        if memory.available is not None:
+            of = f"{memory.peak / memory.available:.0%} of the {md.mib(devices * memory.available)} that XLA may use"
+        yield "peak", md.mib(devices * memory.peak), of
+        yield (
+            "upper bound",
+            md.mib(devices * memory.upper_bound),
+            "arguments, outputs and temporaries at once",
+        )
+        yield "code", md.mib(devices * memory.code), "beside the peak"
+    yield "next batch", md.mib(devices * compiled.state_bytes["batch"]), "beside the peak"
+    free = margin(compiled)
+    if free is not None:
+        yield "margin", md.mib(devices * free), f"{free / memory.available:.0%}"
+
+
+def _work(case: Case) -> Iterator[tuple[str, ...]]:
+    compiled, devices, chips = case.compiled, case.topology.devices_per_chip, case.topology.chips
+    yield "model", f"{compiled.model_flops / chips / 1e12:.3f} TF", "loss and gradient, nothing repeated"
+    yield (
+        "hardware",
+        f"{devices * compiled.program.flops / 1e12:.3f} TF",
+        "products and convolutions as compiled",
+    )
+    if compiled.effort == "fast":
+        yield "HBM", ABSENT, "a low-effort compilation keeps all in HBM"
+    else:
+        yield "HBM", f"{devices * compiled.program.hbm_bytes / 1e9:.2f} GB", "read and written, as scheduled"
+    sums = [
+        f"{dtypes} {md.mb(devices * size)} MB" for dtypes, size in large_reductions(compiled.program).items()
+    ]
+    yield "large sums over devices", "; ".join(sums) or "none", "gradients among them"
+
+
+def _collectives(case: Case) -> str:
+    """Alike ones together; sums that wait for their way apart from those that wait for their bytes."""
+    program, chip = case.compiled.program, case.topology.chip
+    if not program.collectives:
+        return "No collectives."
+    groups: dict[tuple, list[Collective]] = {}
+    for one in program.collectives:
+        small = chip is not None and communication.leg(one, case.topology).latency_bound
+        key = (
+            one.kind,
+            "+".join(sorted(set(one.dtypes))),
+            one.group,
+            one.network.upper(),
+            one.blocking,
+            small,
+        )
+        groups.setdefault(key, []).append(one)
+    rows = []
+    for (kind, dtypes, group, network, blocking, small), ones in groups.items():
+        legs = [communication.leg(one, case.topology) for one in ones] if chip else []
+        rows.append(
+            (
+                f"{kind} {dtypes}",
+                f"{sum(one.times for one in ones):,}",
+                md.mb(sum(one.times * one.bytes for one in ones)),
+                f"{group}",
+                network if chip else ABSENT,
+                "blocking" if blocking else "hidden",
+                *_sent(legs, small),
+            )
+        )
+    header = ("collectives", "times", "MB of buffers", "group", "network", "", "MB sent", "ms", "waits for")
+    return md.table(header, rows)
+
+
+def _sent(legs: list[Leg], small: bool) -> tuple[str, ...]:
+    if not legs:
+        return (ABSENT,) * 3
+    sent, seconds = sum(one.wire_bytes for one in legs), sum(one.seconds for one in legs)
+    return md.mb(sent), md.ms(seconds), "latency" if small else "bytes"
+
+
+def _times(case: Case, found: Estimate) -> Iterator[tuple[str, ...]]:
+    chip = case.topology.chip
+    yield "FLOP roof", f"{md.ms(found.flop_s)} ms", f"{chip.flops / 1e12:g} TF/s"
+    if found.hbm_s is not None:
+        yield "HBM roof", f"{md.ms(found.hbm_s)} ms", f"90% of {chip.hbm_bandwidth / 1e9:,.0f} GB/s"
+    if found.cycles_s is not None:
+        yield (
+            "compiler model",
+            f"{md.ms(found.cycles_s)} ms",
+            f"cycles of its kernels at {chip.clock_hz / 1e9:g} GHz",
+        )
+    yield (
+        "exposed communication",
+        f"{md.ms(found.exposed_s)} ms",
+        f"of {md.ms(found.blocking_s + found.hidden_s)} ms",
+    )
+    yield "step", f"{over(found)}{md.ms(found.step_s)} ms", f"bound by {found.limit}"
+    yield "MFU, at most", f"{found.mfu:.1%}", f"{found.hfu:.1%} with what is repeated"
+    rate, input_s, host_s = found.samples_per_s_chip, found.input_bytes_per_s, found.input_bytes_per_s_host
+    yield "samples", f"{under(found)}{found.samples_per_s:,.0f}/s", f"{rate:,.0f}/s a chip"
+    yield "input", f"{under(found)}{input_s / 1e6:,.0f} MB/s", f"a chip; {host_s / 1e6:,.0f} MB/s a host"
+
+
+def _prices(case: Case, found: Estimate) -> str | None:
+    """What each choice adds to the step here and on the larger slices that are predicted."""
+    places = [(case.topology, found), *((parse(one.topology), one.estimate) for one in case.scaling[1:])]
+    rows = []
+    if case.compiled.state_bytes["statistics"]:  # No batch norm without.
+        offers = [prices.batch_norm(found, topology) for topology, _ in places]
+        rows += _compared("batch norm", offers, "ms", lambda price: md.ms(price.seconds))
+    if case.projection is not None:
+        offers = [
+            prices.contrastive_loss(topology, batch_size=there.batch_size, projection=case.projection)
+            for topology, there in places
+        ]
+        rows += _compared("contrast", offers, "ms", lambda price: md.ms(price.seconds))
+        rows += _compared("contrast", offers, "MiB a device", lambda price: md.mib(price.memory_bytes))
+    header = ("what a choice costs a step", *(topology.name for topology, _ in places))
+    return md.table(header, rows) if rows else None
+
+
+def _advice(case: Case) -> str:
+    places = [(case.topology, case.compiled.batch_size)]
+    places += [(parse(one.topology), one.estimate.batch_size) for one in case.scaling[1:]]
+    advised: dict[str, list[str]] = {}
+    for topology, batch_size in places:
+        offer = prices.contrastive_loss(topology, batch_size=batch_size, projection=case.projection)
+        advised.setdefault(prices.advised(offer).choice, []).append(topology.name)
+    return "; ".join(f"{choice} for {', '.join(names)}" for choice, names in advised.items())
+
+
+def _compared(
+    title: str, offers: list[list[Price]], unit: str, written: Callable[[Price], str]
+) -> list[tuple[str, ...]]:
+    """A row for every choice that is offered on the largest slice, a cell for every slice."""
+    by_choice = [{price.choice: written(price) for price in offer} for offer in offers]
+    return [
+        (f"{title}: {choice}, {unit}", *(cells.get(choice, ABSENT) for cells in by_choice))
+        for choice in by_choice[-1]
+    ]
+
+
+def _notes(case: Case) -> Iterator[str]:
+    compiled, chip = case.compiled, case.topology.chip
+    if chip is not None and case.projection is not None:
+        yield f"Advised for the contrast: {_advice(case)}."
+    accessed = compiled.cost_analysis.get("bytes accessed")
+    if accessed is not None:
+        yield (
+            f"XLA's cost analysis counts {accessed / 1e9:.1f} GB accessed by a device, on-chip memory included and "
+            f"bodies of loops once: that is not HBM traffic."
+        )
+    if chip is not None and chip.assumed:
+        yield f"No published figure of {chip.name}: {', '.join(chip.assumed)}."
+    effort = "with low effort, " if compiled.effort == "fast" else ""
+    when = "earlier" if compiled.cached else f"in {compiled.seconds:.0f} s"
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(compiled.versions.items()))
+    yield f"Compiled {effort}{when}: {versions}."
+
+
+def _caveats(found: Estimate | None) -> tuple[str, ...]:
+    return () if found is None else found.caveats
+
+
+def _above(largest: Largest) -> str:
+    return "none found that does not fit" if largest.above is None else f"{largest.above:,} does not fit"

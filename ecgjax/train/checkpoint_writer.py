@@ -1,0 +1,108 @@
+"""Orbax's manager, patient with storage: a save that fails is tried again, or made good by the next one."""
+
+import functools
+from collections.abc import Callable
+from typing import NoReturn
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from ecgjax.core import files, runtime
+
+_LIMIT = 3
+"""Saves in a row that may fail before the run ends."""
+
+
+class CheckpointWriter:
+    """Saves in the background; what storage does to them surfaces at the next call."""
+
+    def __init__(self, directory: epath.Path, options: ocp.CheckpointManagerOptions):
+        self._directory = directory
+        self._manager = ocp.CheckpointManager(directory, options=options)
+        self._saving: int | None = None
+        self._failures = 0
+
+    def steps(self) -> list[int]:
+        """Checkpoints that are there or being written, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def reload(self) -> None:
+        """Lists the directory anew."""
+        self._manager.reload()
+
+    def save(self, step: int, arguments: ocp.args.Composite) -> None:
+        """Starts writing. A failure of the save before is said and made good by this one; a third in a row is final."""
+        if step != self._saving:
+            self._settle()
+        if step in self.steps():
+            return
+        self._saving = step
+        self._retried(lambda: self._start(step, arguments))
+
+    def finish(self, again: Callable[[], None]) -> None:
+        """Returns once the newest save is on disk; `again` repeats it where storage let it down."""
+
+        def finish() -> None:
+            again()
+            self._wait()
+
+        self._retried(finish)
+
+    def close(self) -> None:
+        """Waits, then releases the directory; what matters was waited for by `finish`, so no failure hides another."""
+        try:
+            self._wait()
+        except Exception as error:
+            runtime.say(f"{self._what} failed ({files.first_line(error)}); those before are whole.")
+        self._manager.close()
+
+    def _settle(self) -> None:
+        try:
+            self._wait()
+        except Exception as error:
+            if not files.may_pass(error):
+                raise
+            self._failures += 1
+            if self._failures == _LIMIT:
+                self._retried(functools.partial(_raise, error), waits_s=())
+            runtime.say(
+                f"{self._what} failed ({files.first_line(error)}); training goes on, the next save makes it good."
+            )
+        else:
+            self._failures = 0
+
+    def _start(self, step: int, arguments: ocp.args.Composite) -> None:
+        try:
+            self._manager.save(step, args=arguments, force=True)
+        except Exception:
+            self._forget()
+            raise
+
+    def _wait(self) -> None:
+        try:
+            self._manager.wait_until_finished()
+        except Exception:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """Removes what a failed save left, so that the step can be saved anew."""
+        if runtime.is_lead():
+            for left in self._directory.glob("*.orbax-checkpoint-tmp*"):
+                left.rmtree(missing_ok=True)
+        self.reload()
+
+    @property
+    def _what(self) -> str:
+        return f"writing checkpoint {self._saving}"
+
+    def _retried(self, action: Callable[[], None], waits_s: tuple[float, ...] | None = None) -> None:
+        """Tries again at once where this process is alone: many would have to fail at the same point."""
+        if jax.process_count() > 1:
+            waits_s = ()
+        files.retried(action, self._what, self._directory, waits_s=waits_s)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
