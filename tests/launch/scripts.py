@@ -49,7 +49,7 @@ class Fakes:
         calls = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         return [call for call in calls if name in (None, call["argv"][0])]
 
-    def run(self, script, *arguments, **variables) -> subprocess.CompletedProcess:
+    def run(self, script, *arguments, timeout=60, **variables) -> subprocess.CompletedProcess:
         """Runs a script of launch/ with these variables and hardly any others."""
         environment = {"PATH": f"{self.directory}:{os.environ['PATH']}", "TMPDIR": str(self.directory)}
         return subprocess.run(
@@ -57,7 +57,7 @@ class Fakes:
             env=environment | {k: str(v) for k, v in variables.items()},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout,
             check=False,
         )
 

@@ -44,3 +44,5 @@ def test_the_image_takes_the_program_alone():
     copied = [source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]]
     assert copied == ["pyproject.toml", "constraints.txt", "README.md", "LICENSE", "ecgjax", "configs"]
     assert all((LAUNCH.parent / source).exists() for source in copied)
+    seen = (LAUNCH / "gke" / "Dockerfile.dockerignore").read_text().splitlines()[1:]
+    assert seen == ["*", *(f"!{source}" for source in copied)]

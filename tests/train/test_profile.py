@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -37,6 +38,13 @@ def test_a_trace_is_written_once_whole_or_where_the_run_ends(tmp_path, capsys, s
     said = capsys.readouterr().err
     assert "profiling steps 3 to 4" in said
     assert f"tensorboard --logdir={tmp_path}" in said
+
+
+def test_each_of_several_processes_writes_where_no_other_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert traced(tmp_path, range(6)) == [".gz", ".pb"]
+    assert [path.name for path in tmp_path.iterdir()] == ["process-1"]
 
 
 @pytest.mark.parametrize("steps", [range(2), range(4, 9)], ids=["not reached", "resumed beyond"])
