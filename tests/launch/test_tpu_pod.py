@@ -28,13 +28,13 @@ case "$1 $2" in
 esac
 printf '%s\\0' "$@" >>"$HOME/arguments"; echo >>"$HOME/arguments"
 echo "said by $(basename "$HOME")"
-[ "$(basename "$HOME")" = worker0 ] || exec /bin/sleep 20
+[ "$(basename "$HOME")" = worker0 ] || exec /bin/sleep 300
 cp "$HOME/arguments" "$FAKE_CLOUD/arguments.$(date +%s%N)"
 act=$(head -n 1 "$FAKE_CLOUD/script"); sed -i 1d "$FAKE_CLOUD/script"
 slice=$(dirname "$HOME")
 case $act in
-  preempt) echo SUSPENDED >"$slice/request"; echo PREEMPTED >"$slice/machine"; exec /bin/sleep 20 ;;
-  hang) exec /bin/sleep 20 ;;
+  preempt) echo SUSPENDED >"$slice/request"; echo PREEMPTED >"$slice/machine"; exec /bin/sleep 300 ;;
+  hang) exec /bin/sleep 300 ;;
   *) exit "$act" ;;
 esac
 """
@@ -135,9 +135,10 @@ def test_interruptions_without_end_are_given_up(cloud):
 
 
 def test_a_run_that_goes_on_is_watched_and_never_started_twice(cloud, fakes):
+    cloud("up", FAKE_REQUEST="ACTIVE")
     fakes.write("sleep", "#!/usr/bin/env bash\nkill -TERM $PPID\n")  # Ends it at the first wait.
     for _ in range(2):
-        said, calls = cloud("train", script=["hang"], FAKE_REQUEST="ACTIVE")
+        said, calls = cloud("train", script=["hang"])
         assert said.returncode == -signal.SIGTERM
         deadline = time.monotonic() + 20
         while len(list(cloud.directory.glob("pod/worker*/ecgjax/log-*"))) < 2:  # Until both programs run.
