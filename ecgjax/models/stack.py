@@ -12,7 +12,10 @@ from ecgjax.models.layers import Block, Drop
 
 Remat = Literal["none", "dots", "blocks"]
 """What the backward pass computes again: nothing; all but the results of linear layers (attention and
-element-wise work); or all of a block but its input."""
+element-wise work); or all of a block but its input.
+
+XLA on CPU finds the second computation to be the first and keeps it, unless the blocks are scanned.
+"""
 
 _SAVED = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
