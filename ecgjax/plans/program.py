@@ -61,7 +61,7 @@ def _is_kernel(instruction: Instruction) -> bool:
 
 
 def _search(module: Module, instruction: Instruction) -> str | None:
-    """What an instruction, or a fusion, does where its data tell it to; the compiler seldom says how long that takes."""
+    """What an instruction, or a fusion, does at places that data name: the compiler seldom says how long it takes."""
     inside = [instruction]
     if instruction.opcode == "fusion":
         (name,) = instruction.computations("calls")
