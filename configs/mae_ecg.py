@@ -40,7 +40,7 @@ def _demo() -> ConfigDict:
         {
             "name": "masked",
             "encoder": common.demo_vit(pooling="mean_of_normed"),
-            "decoder": {"width": 64, "depth": 1, "heads": 4},
+            "decoder": {"width": 64, "depth": 1, "heads": 4, **common.blocks()},
             "mask_ratio": 0.5,
             "views": "weak",
         }
@@ -71,8 +71,14 @@ def _paper() -> ConfigDict:
     config.objective = ConfigDict(
         {
             "name": "masked",
-            "encoder": {"name": "vit", "variant": "tiny", "patch": 100, "dtype": "bfloat16"},
-            "decoder": {"variant": "tiny", "dtype": "bfloat16"},
+            "encoder": {
+                "name": "vit",
+                "variant": "tiny",
+                "patch": 100,
+                "dtype": "bfloat16",
+                **common.blocks(),
+            },
+            "decoder": {"variant": "tiny", "dtype": "bfloat16", **common.blocks()},
             "mask_ratio": 0.8,
             "kept": "truncated",  # 59 of 300 patches; "rounded" keeps 60.
             "ncc_weight": 0.1,
