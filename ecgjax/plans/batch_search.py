@@ -6,8 +6,8 @@ from collections.abc import Callable
 _STRAIGHT = 4
 """Guesses that trust the line: near the limit the scheduler bends it, and a contrastive loss grows quadratically."""
 
-_LEAP = 16
-"""How far beyond what fits a guess may lie."""
+_LEAP = 4
+"""How many times what fits a guess may be: thousands of examples a device take the compiler many minutes."""
 
 _MOST = 2**13
 """Steps at which the search ends though everything fits."""
