@@ -75,6 +75,8 @@ def is_full(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """An error in one short line."""
+    if is_full(error):  # TensorStore says so behind three paths.
+        return "no space left on device"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 

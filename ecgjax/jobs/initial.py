@@ -17,7 +17,7 @@ from ecgjax.core.spec import InputSpec
 from ecgjax.jobs import setup
 from ecgjax.train import checkpoint
 from ecgjax.train.state import TrainState
-from ecgjax.train.transfer import Account, transfer
+from ecgjax.train.transfer import Account, place, transfer
 
 FIELDS = ("workdir", "step", "rules")
 """What a source says of itself; `config.init_from` holds `also`, further sources, beside them."""
@@ -57,12 +57,18 @@ def open_sources(
 ) -> tuple[Source, ...]:
     """The checkpoints to start from, tried on the shapes of `state`; none where the config names none."""
     found, rows = [], setup.token_rows(config, spec)
+    places = _flat(state.params, state.extra)
     for path, section in sections(config["init_from"]):
         workdir = epath.Path(section["workdir"])
-        trained = setup.open_checkpoint(workdir, checkpoint.choose_step(workdir, section["step"]), mesh)
+        rules = tuple((pattern, replacement) for pattern, replacement in section["rules"])
+        trained = setup.open_checkpoint(
+            workdir,
+            checkpoint.choose_step(workdir, section["step"]),
+            mesh,
+            wanted=lambda name, rules=rules: place(name, rules) in places,  # A decoder may be most of it.
+        )
         if "ecg" in trained.params and (lines := spec.differences(trained.spec, "ecg")):
             raise ValueError(f"{path}.workdir {workdir} was trained on other ECG input: {'; '.join(lines)}.")
-        rules = tuple((pattern, replacement) for pattern, replacement in section["rules"])
         found.append(Source(trained, section["workdir"], rules, rows))
     _copy(state, found)
     return tuple(found)
@@ -91,7 +97,7 @@ def initialise(
     if not sources:
         return state
 
-    def place(tree: Tree) -> Tree:
+    def placed(tree: Tree) -> Tree:
         return trees.map_named(lambda name, old: jax.device_put(leaves[name], old.sharding), tree)
 
     origins = []
@@ -100,7 +106,7 @@ def initialise(
         origins += [f"initialised from {source.name}: {account}", *account.copied]
     if runtime.is_lead():
         write_text(workdir / "init_from.txt", "\n".join(origins) + "\n")
-    return state._replace(params=place(state.params), extra=place(state.extra))
+    return state._replace(params=placed(state.params), extra=placed(state.extra))
 
 
 def _copy(state: TrainState, sources: Sequence[Source]) -> tuple[dict[str, Any], list[Account]]:

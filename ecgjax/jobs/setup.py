@@ -99,8 +99,17 @@ class Trained:
         return tuple(m for m in ("ecg", "cmr") if m in self.params)
 
 
-def open_checkpoint(workdir: epath.PathLike, step: int, mesh: Mesh | None = None) -> Trained:
-    """Reads one checkpoint; model and objective come from the checkpoint itself."""
+def open_checkpoint(
+    workdir: epath.PathLike,
+    step: int,
+    mesh: Mesh | None = None,
+    *,
+    wanted: Callable[[str], bool] | None = None,
+) -> Trained:
+    """Reads one checkpoint; model and objective come from the checkpoint itself.
+
+    With `wanted` only leaves whose path it takes are read; the others are left as shapes.
+    """
     meta = checkpoint.read_meta(workdir, step)
     config = meta["config"]
     objective = configs.build(
@@ -121,7 +130,7 @@ def open_checkpoint(workdir: epath.PathLike, step: int, mesh: Mesh | None = None
         )
         for tree in shapes
     ]
-    params, extra = checkpoint.read_params(workdir, step, *sharded)
+    params, extra = checkpoint.read_params(workdir, step, *sharded, wanted=wanted)
     return Trained(objective, params, extra, step, meta)
 
 

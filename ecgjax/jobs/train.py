@@ -4,7 +4,8 @@
   python -m ecgjax train --config=configs/ecg_cmr.py:demo --config.init_from.workdir=RUN --workdir=RUN2
 
 The workdir receives config.json, input_spec.json, manifest.json, metrics.jsonl, tensorboard/, checkpoints/<step>/
-and, once the last save is final, TRAINED. `--dry_run` checks everything that can be known beforehand.
+and, once the last save is final, TRAINED. `--dry_run` checks everything that can be known beforehand;
+`--profile=START:STOP` leaves a trace of the steps after START up to STOP in profile/.
 SIGTERM or Ctrl-C saves and leaves with exit code 75; exit code 0 means trained.
 
 Several processes, one a host, run this same command; SLURM, GKE and Cloud TPUs tell them of each other, elsewhere

@@ -1,6 +1,7 @@
 """Orbax's manager, patient with storage: a save that fails is tried again, or made good by the next one."""
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -38,7 +39,7 @@ class CheckpointWriter:
         if step in self.steps():
             return
         self._saving = step
-        self._retried(lambda: self._start(step, arguments))
+        self._retried(lambda: self._start(step, arguments), self._what)
 
     def finish(self, again: Callable[[], None]) -> None:
         """Returns once the newest save is on disk; `again` repeats it where storage let it down."""
@@ -47,7 +48,7 @@ class CheckpointWriter:
             again()
             self._wait()
 
-        self._retried(finish)
+        self._retried(finish, "writing the newest checkpoint")
 
     def close(self) -> None:
         """Waits, then releases the directory; what matters was waited for by `finish`, so no failure hides another."""
@@ -65,7 +66,7 @@ class CheckpointWriter:
                 raise
             self._failures += 1
             if self._failures == _LIMIT:
-                self._retried(functools.partial(_raise, error), waits_s=())
+                files.retried(functools.partial(_raise, error), self._what, self._directory, waits_s=())
             runtime.say(
                 f"{self._what} failed ({files.first_line(error)}); training goes on, the next save makes it good."
             )
@@ -97,12 +98,15 @@ class CheckpointWriter:
     def _what(self) -> str:
         return f"writing checkpoint {self._saving}"
 
-    def _retried(self, action: Callable[[], None], waits_s: tuple[float, ...] | None = None) -> None:
+    def _retried(self, action: Callable[[], None], what: str) -> None:
         """Tries again at once where this process is alone: many would have to fail at the same point."""
-        if jax.process_count() > 1:
-            waits_s = ()
-        files.retried(action, self._what, self._directory, waits_s=waits_s)
+        waits_s = None if jax.process_count() == 1 else ()
+        files.retried(action, what, self._directory, waits_s=waits_s)
 
 
 def _raise(error: Exception) -> NoReturn:
     raise error
+
+
+# Orbax logs with a traceback what it then raises; what is raised is said, once.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)

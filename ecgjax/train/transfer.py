@@ -46,7 +46,7 @@ def transfer(
     wanted, given = trees.flatten(target), trees.flatten(source)
     chosen: dict[str, str] = {}
     for name in given:
-        mapped = _map(name, rules)
+        mapped = place(name, rules)
         if mapped is None or mapped not in wanted:
             continue
         if mapped in chosen:
@@ -75,6 +75,14 @@ def transfer(
     return jax.tree.unflatten(jax.tree.structure(target), leaves), account
 
 
+def place(name: str, rules: Sequence[tuple[str, str]]) -> str | None:
+    """Where the first rule that takes a source path would have its leaf; None where no rule does."""
+    for pattern, replacement in rules:
+        if re.search(pattern, name):
+            return re.sub(pattern, replacement, name, count=1)
+    return None
+
+
 def _resized(name, leaf, mapped, shape, rows) -> np.ndarray:
     """Positions `leaf` at the number of columns of `shape`; any other difference of shapes is an error."""
     if not mapped.endswith("positions") or leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (1, shape[2]):
@@ -89,13 +97,6 @@ def _resized(name, leaf, mapped, shape, rows) -> np.ndarray:
             f"the source run, or rules that leave this leaf out."
         )
     return resize_positions(np.asarray(leaf[0]), leads=rows, columns=(shape[1] - 1) // rows)[None]
-
-
-def _map(name: str, rules: Sequence[tuple[str, str]]) -> str | None:
-    for pattern, replacement in rules:
-        if re.search(pattern, name):
-            return re.sub(pattern, replacement, name, count=1)
-    return None
 
 
 def _branches(names) -> list[str]:

@@ -122,6 +122,16 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
         ("data.modalities", ("ekg",), r"config\.data\.modalities: asked for \['ekg'\]"),
         ("data.pairing", "wrong", r"config\.data\.pairing: unknown 'wrong'"),
         ("mesh.fsdp", 3, r"config\.mesh\.fsdp is 3"),
+        (
+            "objective.encoder.scan",
+            2,
+            r"config\.objective\.encoder: scan 2 does not divide depth 1; choose one of \[1\], or 0",
+        ),
+        (
+            "objective.decoder.softmax",
+            "bfloat16",
+            r"config\.objective\.decoder: softmax 'bfloat16' needs dtype",
+        ),
         ("mesh.slices", 3, r"config\.mesh\.slices is 3"),
         ("mesh.rules", (("qvk/kernel", "fsdp"),), r"config\.mesh\.rules\[0\]: 'qvk/kernel' finds no leaf"),
         ("checkpoint.keep", 1, r"config\.checkpoint\.keep is 1"),

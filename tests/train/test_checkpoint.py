@@ -1,5 +1,4 @@
 import contextlib
-import gc
 import json
 import shutil
 
@@ -12,19 +11,6 @@ from ecgjax.core import trees
 from ecgjax.train import checkpoint
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.state import TrainState
-
-# Orbax leaves coroutines unawaited where a restore fails.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
-)
-
-
-@pytest.fixture(autouse=True)
-def _collected():
-    """Coroutines that Orbax left are collected here, not in a later test that would be blamed for them."""
-    yield
-    gc.collect()
-
 
 META = {"config": {"seed": 1}, "labels": [1.5, None]}
 SAVED = {**META, "format": 2}
@@ -72,14 +58,82 @@ def test_a_state_comes_back_bit_for_bit_with_its_position_and_meta(tmp_path):
     assert read.next_batch == 3
 
 
-@pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "fsdp": 4}], ids=["data 8", "data 2 fsdp 4"])
-def test_one_device_is_resumed_on_eight(tmp_path, shape):
-    save(tmp_path, 3)
-    wanted = make_state(3, meshes.make_mesh(**shape))
-    read = restore(tmp_path, wanted)
+def mesh_of(count, fsdp=1):
+    return meshes.make_mesh(devices=jax.devices()[:count], fsdp=fsdp)
+
+
+SHAPES = [(1, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 8)]
+"""Devices, and among how many of them parameters are split."""
+
+
+@pytest.fixture(
+    scope="module", params=[(1, 1), (8, 1), (8, 4)], ids=lambda shape: "from {} fsdp {}".format(*shape)
+)
+def written(request, tmp_path_factory):
+    """A checkpoint written on a mesh, of a state whose leaves are split there."""
+    workdir = tmp_path_factory.mktemp("written")
+    with opened(workdir) as checkpoints:
+        checkpoints.save(make_state(3, mesh_of(*request.param)), 3, META)
+    return workdir
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "to {} fsdp {}".format(*shape))
+def test_what_some_devices_wrote_is_resumed_on_any_other_bitwise(written, shape):
+    wanted = make_state(3, mesh_of(*shape))
+    read = restore(written, wanted)
     assert trees.digest(read.state) == trees.digest(wanted)
-    for got, want in zip(jax.tree.leaves(read.state.params), jax.tree.leaves(wanted.params), strict=True):
+    for got, want in zip(jax.tree.leaves(read.state), jax.tree.leaves(wanted), strict=True):
         assert got.sharding.is_equivalent_to(want.sharding, got.ndim)
+
+
+def make_towers(mesh):
+    draw = np.random.default_rng(0)
+
+    def tower():
+        return {
+            name: {"kernel": draw.normal(size=(8, 16)).astype(np.float32)} for name in ("encoder", "head")
+        }
+
+    params = {"ecg": tower(), "cmr": tower()}
+    state = TrainState(np.asarray(3, np.int32), params, {"cmr": {"encoder": {"mean": np.ones(8)}}}, {})
+    return jax.device_put(state, meshes.shardings(state, mesh))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_an_encoder_alone_is_read_without_touching_the_rest(tmp_path, count):
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(make_towers(mesh_of(8, 4)), 3, META)
+    want = make_towers(mesh_of(count, count))
+    shapes = abstract(want)
+    params, extra = checkpoint.read_params(
+        tmp_path, 3, shapes.params, shapes.extra, wanted=lambda name: name.startswith("ecg/encoder/")
+    )
+    got = params["ecg"]["encoder"]["kernel"]
+    np.testing.assert_array_equal(got, want.params["ecg"]["encoder"]["kernel"])
+    assert got.sharding.is_equivalent_to(want.params["ecg"]["encoder"]["kernel"].sharding, 2)
+    unread = [params["ecg"]["head"], params["cmr"], extra]
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(unread))
+
+
+def test_an_encoder_is_read_although_the_rest_is_gone(tmp_path):
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(make_towers(mesh_of(1)), 3, META)
+    shutil.rmtree(tmp_path / "checkpoints" / "3" / "extra")
+    shapes = abstract(make_towers(mesh_of(1)))
+
+    def encoder(name):
+        return name.startswith("ecg/encoder/")
+
+    checkpoint.read_params(tmp_path, 3, shapes.params, shapes.extra, wanted=encoder)
+    with pytest.raises(ValueError, match=r"checkpoint 3 of .* cannot be read"):
+        checkpoint.read_params(tmp_path, 3, shapes.params, shapes.extra)
+
+
+def test_a_leaf_that_is_wanted_and_absent_is_an_error(tmp_path):
+    save(tmp_path, 3)
+    shape = jax.ShapeDtypeStruct((8, 4), np.float32)
+    with pytest.raises(ValueError, match=r"checkpoint 3 of .* cannot be read"):
+        checkpoint.read_params(tmp_path, 3, {"encoder": {"kernel": shape}}, {}, wanted=lambda name: True)
 
 
 def test_what_is_saved_is_the_state_at_the_call_even_if_donated_at_once(tmp_path):
@@ -124,9 +178,28 @@ def damage_item(directory):
     shutil.rmtree(directory / "opt_state")
 
 
-@pytest.mark.parametrize(
-    "damage", [damage_missing, damage_cut, damage_position, damage_position_kind, damage_meta, damage_item]
-)
+def damage_marker(directory):
+    (directory / "commit_success.txt").unlink()
+
+
+def damage_all(directory):
+    shutil.rmtree(directory)
+    directory.mkdir()
+
+
+def damage_emptied(directory):
+    for path in (directory / "params").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+DAMAGES = [
+    *(damage_missing, damage_cut, damage_emptied, damage_item),
+    *(damage_position, damage_position_kind, damage_meta),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_half_written_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path, damage, capsys):
     save(tmp_path, 0, 3, 6)
     damage(tmp_path / "checkpoints" / "6")
@@ -138,6 +211,28 @@ def test_a_half_written_checkpoint_is_set_aside_and_the_one_before_taken(tmp_pat
     said = capsys.readouterr().err
     assert "checkpoint 6" in said
     assert "falling back" in said
+
+
+@pytest.mark.parametrize("damage", [damage_marker, damage_all])
+def test_a_save_that_was_never_committed_is_no_checkpoint(tmp_path, damage):
+    save(tmp_path, 0, 3, 6)
+    damage(tmp_path / "checkpoints" / "6")
+    assert checkpoint.steps(tmp_path) == [0, 3]
+    read = restore(tmp_path)
+    assert trees.digest(read.state) == trees.digest(make_state(3))
+    assert checkpoint.steps(tmp_path) == [0, 3]
+    with opened(tmp_path) as checkpoints:  # What lies there is not in the way.
+        checkpoints.save(make_state(6), 6, META)
+    assert trees.digest(restore(tmp_path).state) == trees.digest(make_state(6))
+
+
+def test_damage_upon_damage_falls_back_further(tmp_path):
+    save(tmp_path, 0, 3, 6)
+    damage_cut(tmp_path / "checkpoints" / "6")
+    damage_meta(tmp_path / "checkpoints" / "3")
+    read = restore(tmp_path)
+    assert trees.digest(read.state) == trees.digest(make_state(0))
+    assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["3", "6"]
 
 
 def test_after_a_fall_back_the_step_is_saved_anew(tmp_path):
