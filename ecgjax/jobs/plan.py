@@ -112,8 +112,8 @@ def plan(
 ) -> list[Case]:
     """Compiles for every topology and batch.
 
-    One that fails for another reason than memory is said and left out, since its successors may take an hour; none
-    at all is an error.
+    What fails for another reason than memory is said and left out, since its successors may take an hour; that
+    nothing was compiled is an error.
     """
     configs.check_sections(config, setup.SECTIONS)
     config = configs.plain(config)
@@ -138,15 +138,16 @@ def plan(
     objective = config["objective"]
     cases, failures = [], []
     for one, own in steps:
+        compiled = found = None
         try:
             compiled = compile_step(own, one, "fast" if fast else "full")
             found = _largest(own, one, compiled, compile_step) if largest_batch else None
         except ValueError as error:
             failures.append(str(error))
             runtime.say(failures[-1])
-            continue
-        width = objective.get("projection") if objective["name"] in _OF_PAIRS else None
-        cases.append(Case(one, compiled, found, fsdp=config["mesh"]["fsdp"], projection=width))
+        if compiled is not None:
+            width = objective.get("projection") if objective["name"] in _OF_PAIRS else None
+            cases.append(Case(one, compiled, found, fsdp=config["mesh"]["fsdp"], projection=width))
     if not cases:
         raise ValueError(failures[-1])
     return cases

@@ -98,6 +98,32 @@ def test_the_time_limit_ends_the_compiler(config):
     assert [child.returncode for child in children] == [-9]
 
 
+def test_a_search_that_fails_leaves_what_is_known(config, monkeypatch, capsys):
+    """The first compilation fits, the second takes too long; the third topology has no facts."""
+    known = compiled_from_json(
+        {
+            **{"topology": "v5e:2x2", "devices": 4, "batch_size": 16, "model_flops": 1, "effort": "fast"},
+            **{"seconds": 1.0, "state_bytes": {}, "program": None, "cost_analysis": {}, "versions": {}},
+            "memory": dict.fromkeys(
+                ("arguments", "outputs", "aliased", "temporaries", "code", "peak", "available"), 1
+            ),
+        }
+    )
+    answers = iter([known, ValueError("too long"), known, ValueError("dead")])
+
+    def compile_apart(request, **_):
+        answer = next(answers)
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(plan_job, "compile_apart", compile_apart)
+    cases = plan(config, topology=["v5e:2x2", "local:2", "v5e:2x4"], fast=True, largest_batch=True)
+    assert [(case.topology.name, case.largest) for case in cases] == [("v5e:2x2", None), ("local:2", None)]
+    said = capsys.readouterr().err
+    assert all(line in said for line in ("too long", "nobody knows what local:2 can hold", "dead"))
+
+
 def test_without_libtpu_the_extra_is_named(config, monkeypatch):
     monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
