@@ -14,8 +14,8 @@ from ecgjax.core import trees
 from ecgjax.core.interfaces import Aux
 from ecgjax.train import checkpoint, loop, optim, state, step
 from ecgjax.train.checkpoint import Checkpoints
-from ecgjax.train.meter import NotFinite
 from ecgjax.train.gauge import Gauge
+from ecgjax.train.meter import NotFinite
 from ecgjax.train.once import Once
 from ecgjax.train.profile import Profile
 from ecgjax.train.stall import Watchdog
