@@ -38,6 +38,7 @@ def training() -> ConfigDict:
         }
     )
     config.accumulate = 1  # Microbatches of one update; data.batch_size stays that of the update.
+    config.grad_cache = 1  # Encoders see the batch in so many parts, a contrastive loss still all of it.
     config.mesh = ConfigDict(
         {
             "slices": 1,  # Of a TPU pod, between which the network is slow.
@@ -70,15 +71,35 @@ DEMO_LABELS = 1500
 """Labelled subjects that a probe of the demo may use: pairs are plenty, labels few."""
 
 
+def blocks() -> dict:
+    """How the blocks of a transformer run; the defaults suit a model that fits."""
+    return {
+        "remat": "none",  # "dots" and "blocks" take less memory and more time.
+        "scan": 0,  # Compile so many blocks and loop over the depth; 0 compiles all: longer, and faster after.
+        "pad_tokens": 1,  # 8 pads the token axis to the tiles of a TPU.
+        "softmax": "float32",  # "bfloat16", beside that dtype, for speed and memory on TPUs.
+    }
+
+
+def stages() -> dict:
+    """How the blocks of a residual network run."""
+    return {
+        "remat": "none",  # "blocks" takes less memory and more time.
+        "norm_group": config_dict.placeholder(
+            int
+        ),  # Examples that batch norm takes together; None for the batch.
+    }
+
+
 def demo_vit(*, pooling: str) -> ConfigDict:
     """The ECG encoder of launch/local.sh: patches of all leads x 0.1 s, which see the heart's axis at once."""
     sizes = {"width": 64, "depth": 2, "heads": 4, "patch": 10, "patch_leads": 12}
-    return ConfigDict({"name": "vit", **sizes, "pooling": pooling})
+    return ConfigDict({"name": "vit", **sizes, "pooling": pooling, **blocks()})
 
 
 def demo_resnet() -> ConfigDict:
     """The CMR encoder of launch/local.sh; group norm, so that evaluation stays a pure function of the example."""
-    return ConfigDict({"name": "resnet", "variant": "tiny"})
+    return ConfigDict({"name": "resnet", "variant": "tiny", **stages()})
 
 
 def probe(*inputs: str, max_labels: int | None = None) -> ConfigDict:

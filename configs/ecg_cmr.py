@@ -23,6 +23,11 @@ was measured here, for want of its data. Set config.steps to 300 * examples // 2
                 own; name a binary label as config.objective.online.label (the published one was CAD)
 `frozen_cmr`    `paper` with the image encoder as SimCLR left it (the reference's "frozen" strategy)
 `unet`          `paper` with the reference's U-Net preset: the phases ES and ED, hidden width 32, Adam 3e-3
+`scaled`        ours, for a pod and a cohort of more than 32,768 pairs: the base ViT beside the ResNet-50, a global
+                batch of 32,768, which the encoders see in sixteen parts and the loss as a whole, AdamW 1e-3. Not
+                measured; planned for 16 to 256 chips:
+
+    python -m ecgjax plan --config=configs/ecg_cmr.py:scaled --topology=v5e:4x4,v5e:16x16,v5p:4x4x8,v6e:16x16
 
 Two rates for two towers, the reference's multiple-LR trainer, which cannot run there, are a group:
 config.optimizer.groups = {"cmr": {"paths": "^cmr/", "learning_rate": 1e-5}}. Sources: `paper`, `paper_wo_mdm` and
@@ -43,6 +48,7 @@ def get_config(arg: str = "demo") -> ConfigDict:
         "paper_online": _paper_online,
         "frozen_cmr": _frozen_cmr,
         "unet": _unet,
+        "scaled": _scaled,
     }
     if arg not in recipes:
         raise ValueError(f"configs/ecg_cmr.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -63,6 +69,7 @@ def _demo() -> ConfigDict:
             "projection": 64,
             "temperature": 0.1,
             "balance": 0.5,
+            "tile": config_dict.placeholder(int),  # Columns of logits at a time; None for all.
             "ecg_views": "weak",
             "cmr_views": "weak",
         }
@@ -99,12 +106,14 @@ def _paper() -> ConfigDict:
                 "drop_path": 0.1,
                 "positions": "learnable",
                 "dtype": "bfloat16",
+                **common.blocks(),
             },
-            "cmr": {"name": "resnet", "variant": "resnet50", "dtype": "bfloat16"},
+            "cmr": {"name": "resnet", "variant": "resnet50", "dtype": "bfloat16", **common.stages()},
             "hidden": 512,
             "projection": 128,
             "temperature": 0.1,
             "balance": 0.75,
+            "tile": config_dict.placeholder(int),  # Columns of logits at a time; None for all.
             "ecg_views": "default",
             "cmr_views": "reference",
             "view_rate": 0.95,
@@ -166,4 +175,25 @@ def _unet() -> ConfigDict:
     config.objective.cmr = ConfigDict({"name": "unet", "frames": ("ES", "ED"), "dtype": "bfloat16"})
     config.objective.hidden = 32
     config.optimizer.schedule.learning_rate = 3e-3
+    return config
+
+
+def _scaled() -> ConfigDict:
+    config = _paper()
+    config.steps = 10_000
+    config.validate_every = config.save_every = 500
+    config.data.batch_size = 32_768
+    config.grad_cache = 16  # At 128 a chip (256 chips) eight at a time, at 2048 (16 chips) 128.
+    config.objective.ecg.update({"variant": "base", "scan": 1, "remat": "blocks"})
+    config.objective.balance = 0.5
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",
+            "b1": 0.9,
+            "b2": 0.95,
+            "weight_decay": 0.05,
+            "schedule": {"name": "warmup_cosine", "learning_rate": 1e-3, "warmup_steps": 500},
+            "groups": {},
+        }
+    )
     return config

@@ -113,7 +113,7 @@ def _published(targets, examples, batch, *, epochs, pooling, views="finetune") -
         config[field] = config_dict.placeholder(int) if epoch is None else count * epoch
     config.data.update({"batch_size": batch, "crop": 2500, "cache": False, "workers": 8})
     config.data.validation_batch = 10**6  # The whole split: AUROC and PCC are no means over batches.
-    encoder = {"name": "vit", "variant": "tiny", "patch": 100, "dtype": "bfloat16"}
+    encoder = {"name": "vit", "variant": "tiny", "patch": 100, "dtype": "bfloat16", **common.blocks()}
     task = "regression" if isinstance(targets[0], int) else "classification"
     config.objective = ConfigDict(
         {

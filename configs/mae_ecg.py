@@ -13,6 +13,11 @@
          config.steps to 400 * examples // 128, validate_every and save_every to examples // 128.
 `head`   `paper` as the newest release (June 2025) defaults to: a cosine term of weight 0.1 between two maskings, and
          positions computed in float32. No published weights were trained with it. Not measured here.
+`base`   `paper` with the base variant and its decoder, at 64 examples a chip of a slice of 16; set data.batch_size to
+         64 times your chips. Ours: rate and decay as published for images (arXiv 2111.06377), blocks looped over and
+         computed again in the backward pass, without which 64 examples do not fit 16 GiB. Not measured here; planned:
+
+    python -m ecgjax plan --config=configs/mae_ecg.py:base --topology=v5e:4x4,v5e:16x16 --examples_per_chip=64
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +26,7 @@ from configs import common
 
 
 def get_config(arg: str = "demo") -> ConfigDict:
-    recipes = {"demo": _demo, "ptbxl": _ptbxl, "paper": _paper, "head": _head}
+    recipes = {"demo": _demo, "ptbxl": _ptbxl, "paper": _paper, "head": _head, "base": _base}
     if arg not in recipes:
         raise ValueError(f"configs/mae_ecg.py:{arg}: unknown; choose from {', '.join(recipes)}.")
     return recipes[arg]()
@@ -35,7 +40,7 @@ def _demo() -> ConfigDict:
         {
             "name": "masked",
             "encoder": common.demo_vit(pooling="mean_of_normed"),
-            "decoder": {"width": 64, "depth": 1, "heads": 4},
+            "decoder": {"width": 64, "depth": 1, "heads": 4, **common.blocks()},
             "mask_ratio": 0.5,
             "views": "weak",
         }
@@ -66,8 +71,14 @@ def _paper() -> ConfigDict:
     config.objective = ConfigDict(
         {
             "name": "masked",
-            "encoder": {"name": "vit", "variant": "tiny", "patch": 100, "dtype": "bfloat16"},
-            "decoder": {"variant": "tiny", "dtype": "bfloat16"},
+            "encoder": {
+                "name": "vit",
+                "variant": "tiny",
+                "patch": 100,
+                "dtype": "bfloat16",
+                **common.blocks(),
+            },
+            "decoder": {"variant": "tiny", "dtype": "bfloat16", **common.blocks()},
             "mask_ratio": 0.8,
             "kept": "truncated",  # 59 of 300 patches; "rounded" keeps 60.
             "ncc_weight": 0.1,
@@ -91,4 +102,18 @@ def _head() -> ConfigDict:
     config.objective.cosine_weight = 0.1
     config.objective.encoder.frequencies = "float32"
     config.objective.decoder.frequencies = "float32"
+    return config
+
+
+def _base() -> ConfigDict:
+    config = _paper()
+    batch = 64 * 16
+    epoch = 28030 // batch
+    config.steps = 400 * epoch
+    config.validate_every = config.save_every = 10 * epoch
+    config.data.batch_size = batch
+    for part in (config.objective.encoder, config.objective.decoder):
+        part.update({"variant": "base", "scan": 1, "remat": "blocks"})
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.schedule.update({"base_rate": 1.5e-4, "divisor": 256.0})
     return config

@@ -140,7 +140,7 @@ def _reference(
     if modality == "cmr":
         config.objective.update(
             {
-                "encoder": {"name": "resnet", "variant": "resnet50", "dtype": "bfloat16"},
+                "encoder": {"name": "resnet", "variant": "resnet50", "dtype": "bfloat16", **common.stages()},
                 "views": "reference",
                 "view_rate": 0.95,
             }
@@ -149,7 +149,7 @@ def _reference(
         encoder = {"name": "vit", "variant": "tiny", "patch": 100, "pooling": "mean", "drop_path": 0.1}
         config.objective.update(
             {
-                "encoder": {**encoder, "positions": "learnable", "dtype": "bfloat16"},
+                "encoder": {**encoder, "positions": "learnable", "dtype": "bfloat16", **common.blocks()},
                 "views": "contrastive_default",
                 "window": 2500,
             }

@@ -26,8 +26,9 @@
 #   EVALUATE_ACCELERATOR, EVALUATE_TOPOLOGY   of the evaluation: one host (ACCELERATOR, 2x2)
 #   KUBECTL         the command, with --context if need be (kubectl)
 #   HOST_NETWORK    yes: pods use the network of their hosts, faster between slices; no (no)
+# shellcheck disable=SC2034,SC2153,SC2016
+# (`fill` reads the variables that the manifests name.)
 set -euo pipefail
-# shellcheck disable=SC2034,SC2153  # Variables that the manifests name are read by `fill`.
 cd "$(dirname "$0")/.."
 . launch/commands.sh
 
@@ -56,7 +57,7 @@ fill() { # FILE [FLAGS...]: the manifest; what stands in quotes stays one string
       [ -n "${!BASH_REMATCH[2]}" ] || continue
       line=${BASH_REMATCH[1]}
     fi
-    if [[ $line == *'- "${'FLAGS'}"' ]]; then
+    if [[ $line == *'- "${FLAGS}"' ]]; then
       for flag in "$@"; do printf '%s- "%s"\n' "${line%%-*}" "$(escaped "$flag")"; done
       continue
     fi

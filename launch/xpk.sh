@@ -18,8 +18,8 @@
 #   MAX_RESTARTS    interruptions after which it gives up (100)
 #   EVALUATE_TYPE   of the evaluation: one host (v5litepod-4)
 #   XPK             the command (xpk)
-set -euo pipefail
 # shellcheck disable=SC2153
+set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/commands.sh
 

@@ -14,7 +14,7 @@ from jax._src import distributed as internal  # The key-value store has no publi
 from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
 from jax.experimental import multihost_utils
 
-from ecgjax.core import cluster
+from ecgjax.core import cluster, peers
 from ecgjax.core.cluster import Cluster
 from ecgjax.core.peers import BROKEN, Peers
 
@@ -123,6 +123,11 @@ def finish() -> None:
 
 
 def _initialize(found: Cluster, *, join_timeout_s: int, peer_timeout_s: int) -> None:
+    number = "this process" if found.process is None else f"process {found.process} of {found.processes}"
+    place = f" at {found.coordinator}" if found.coordinator else ""
+    way = "Look whether all were started and see each other, or say --distributed=off for one process."
+    late = f"{number} has not met all others{place} within {join_timeout_s} s. {way}"
+    peers.on_abort(lambda: peers.end(late, BROKEN))
     try:
         jax.distributed.initialize(
             found.coordinator,
@@ -134,11 +139,8 @@ def _initialize(found: Cluster, *, join_timeout_s: int, peer_timeout_s: int) -> 
             heartbeat_timeout_seconds=2 * peer_timeout_s,  # Ours speaks first, and says who.
         )
     except (RuntimeError, ValueError, OSError) as error:
-        where = f"process {found.process} of {found.processes}" if found.processes else "this process"
         raise ValueError(
-            f"{where} could not join the others{f' at {found.coordinator}' if found.coordinator else ''}: "
-            f"{str(error).splitlines()[0]} Look whether all were started and see each other, or say --distributed=off "
-            f"for one process."
+            f"{number} could not join the others{place}: {str(error).splitlines()[0]} {way}"
         ) from error
 
 

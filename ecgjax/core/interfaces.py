@@ -51,6 +51,24 @@ class Objective(Protocol):
         """Moves what follows the parameters, such as a target network; called once a step."""
 
 
+@runtime_checkable
+class Comparing(Objective, Protocol):
+    """An objective whose loss compares the examples of a batch with each other: `loss` is `compare` after `embed`.
+
+    The batch may then be embedded in parts and still be compared as a whole.
+    """
+
+    def embed(
+        self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Tree, Tree]:
+        """What of each example the comparison needs, arrays with the leading axis b; and the updated `extra`."""
+
+    def compare(
+        self, params: Tree, embedded: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The loss of what `embed` made of the batch, and scalars to log."""
+
+
 def abstract(tree: Tree) -> Tree:
     """Shapes and dtypes of `tree`, without its values."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -26,6 +27,8 @@ _LINGER_S = 3 * _EVERY_S
 _SPACE = "ecgjax"
 _LAST_WORD = f"{_SPACE}/last_word"
 _BEATS = f"{_SPACE}/beats"
+
+_handler: Any = None  # C holds no reference.
 
 
 class Peers:
@@ -41,10 +44,7 @@ class Peers:
         self._beats: dict[int, tuple[str, float]] = {}
         self._hosts = [host] * processes
         self._hosts = self.gather("hosts", host)
-        if process != 0:
-            # In C, since Python would look at the signal after abort() has ended the process.
-            self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._aborted)
-            ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
+        on_abort(self._aborted)
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         self._thread.start()
 
@@ -88,16 +88,16 @@ class Peers:
                 time.sleep(_LINGER_S)
         _end(code)
 
-    def _aborted(self, _signal: int) -> None:
+    def _aborted(self) -> None:
         """jax aborts as soon as the coordinator goes; any other abort keeps its stacks and its exit code."""
         host, _, port = self._coordinator.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         except OSError:
             _write(f"{self.name(self.process)}: {self.name(0)}, the coordinator, is gone. {_resume()}")
-            os._exit(BROKEN)
+            _end(BROKEN)
         faulthandler.dump_traceback()
-        os._exit(128 + signal.SIGABRT)
+        _end(128 + signal.SIGABRT)
 
     def _silent(self) -> str:
         """Who has not been heard of while this process waited."""
@@ -144,6 +144,16 @@ class Peers:
         return [p for p, (_, heard) in self._beats.items() if now - heard > self._timeout_s]
 
 
+def on_abort(say: Callable[[], None]) -> None:
+    """Calls `say` where this process aborts, which is how jax ends it if it cannot join or loses the coordinator.
+
+    A handler in C: one of Python's would run after abort() has ended the process.
+    """
+    global _handler
+    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: say())
+    ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
+
+
 def _lost_contact(error: BaseException | None) -> bool:
     """Whether it is a collective, a barrier or the coordinator that failed, not this process."""
     while error is not None:
@@ -171,6 +181,12 @@ def _line(error: BaseException) -> str:
 def _write(text: str) -> None:
     sys.stderr.write(text.rstrip() + "\n")
     sys.stderr.flush()
+
+
+def end(said: str, code: int) -> NoReturn:
+    """Says it and ends this process alone, without waiting for anyone."""
+    _write(said)
+    _end(code)
 
 
 def _end(code: int) -> NoReturn:

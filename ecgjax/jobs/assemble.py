@@ -74,11 +74,20 @@ def assemble(
         steps_per_epoch=max(data.epoch(config) // batch_size, 1),
     )
     step.check_accumulate(config["accumulate"], batch_size=batch_size, mesh=mesh)
-    setup.check_norm_groups(config["objective"], batch_size=batch_size, accumulate=config["accumulate"])
-    state = states.abstract_state(objective, tx, mesh, rules)
-    train_step, eval_step = step.compile_steps(
-        objective, tx, mesh, accumulate=config["accumulate"], rules=rules
+    step.check_grad_cache(
+        config["grad_cache"],
+        objective=objective,
+        name=config["objective"]["name"],
+        accumulate=config["accumulate"],
+        batch_size=batch_size,
+        mesh=mesh,
     )
+    setup.check_norm_groups(
+        config["objective"], examples=batch_size // config["accumulate"] // config["grad_cache"]
+    )
+    state = states.abstract_state(objective, tx, mesh, rules)
+    parts = {name: config[name] for name in ("accumulate", "grad_cache")}
+    train_step, eval_step = step.compile_steps(objective, tx, mesh, rules=rules, **parts)
     return Assembly(mesh, rules, objective, tx, schedule, state, train_step, eval_step)
 
 

@@ -174,7 +174,7 @@ def _largest(config, topology: Topology, compiled: Compiled, compile_step) -> ba
     available = topology.chip.usable_bytes if topology.chip else None
     if available is None:
         raise ValueError(f"--largest_batch: nobody knows what {topology.name} can hold; give a TPU topology.")
-    step = math.lcm(_SUBLANES, config["accumulate"]) * topology.devices
+    step = math.lcm(_SUBLANES, config["accumulate"] * config["grad_cache"]) * topology.devices
 
     def probe(batch: int, effort: str = "fast") -> batch_search.Probe:
         changed = copy.deepcopy(dict(config))

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 
-from ecgjax.core import config as configs
 from ecgjax.core import files, flops
 from ecgjax.core.spec import InputSpec
 from ecgjax.jobs.assemble import Data, abstract_batch, abstract_key, assemble
@@ -34,17 +33,31 @@ class Request:
     cache: str | None
 
 
+def request_to_json(request: Request) -> dict[str, Any]:
+    """Plain JSON."""
+    data = request.data
+    tree = {"spec": data.spec.to_json(), "labels": list(data.labels), "examples": data.examples}
+    return {**dataclasses.asdict(request), "data": tree}
+
+
+def request_from_json(tree: Mapping[str, Any]) -> Request:
+    """Reverses `request_to_json`."""
+    data = tree["data"]
+    spec = InputSpec.from_json(data["spec"])
+    return Request(**{**tree, "data": Data(spec, tuple(data["labels"]), data["examples"])})
+
+
 def compile_apart(request: Request, *, time_limit: float, say) -> Compiled:
     """Compiles in another process, which is killed after `time_limit` seconds; `say` tells how it goes.
 
-    Raises ValueError with one line whatever goes wrong.
+    Raises ValueError with one line for what the user or the machine can mend, RuntimeError for bugs of our own.
     """
     topology = topologies.parse(request.topology)
     if topology.chip is not None:
         environment.check_libtpu()
     with tempfile.TemporaryDirectory(prefix="ecgjax_plan_") as directory:
         asked, answered = Path(directory, "request.json"), Path(directory, "result.json")
-        files.write_json(asked, {**dataclasses.asdict(request), "data": _data_to_json(request.data)})
+        files.write_json(asked, request_to_json(request))
         process = subprocess.Popen(
             [sys.executable, "-m", "ecgjax.jobs.plan_compile", os.fspath(asked), os.fspath(answered)],
             env=environment.of(topology, _with_packages(os.environ)),
@@ -58,7 +71,7 @@ def compile_apart(request: Request, *, time_limit: float, say) -> Compiled:
             process.kill()
             process.wait()
         if not answered.exists():
-            raise ValueError(f"{topology.name}: {_obituary(process.returncode, said)}")
+            raise _obituary(topology.name, process.returncode, said)
         answer = files.read_json(answered)
     if "refused" in answer:
         raise ValueError(answer["refused"])
@@ -73,7 +86,9 @@ def compile_here(request: Request) -> Compiled:
     lowered = run.train_step.lower(run.state, batch, abstract_key())
     report = None
     if request.cache is not None:
-        report = Path(request.cache) / f"{compiling.digest(lowered, topology, request.effort)}.json"
+        flags = " ".join(os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS"))
+        name = compiling.digest(lowered, topology, request.effort, flags=flags)
+        report = Path(request.cache) / f"{name}.json"
         if report.exists():
             return dataclasses.replace(compiled_from_json(files.read_json(report)), cached=True)
     examples = sum(array.size * array.dtype.itemsize for array in batch.values())
@@ -98,12 +113,12 @@ def compile_here(request: Request) -> Compiled:
 
 def main(asked: str, answered: str) -> None:
     """Answers the request in the file `asked`; what is wrong with it is an answer too."""
-    tree = files.read_json(asked)
-    request = Request(**{**tree, "data": _data_from_json(tree["data"])})
     try:
-        answer = to_json(compile_here(request))
+        answer = to_json(compile_here(request_from_json(files.read_json(asked))))
     except ValueError as error:
         answer = {"refused": str(error)}
+    except jax.errors.JaxRuntimeError as error:  # libtpu's, before there is anything to compile.
+        answer = {"refused": f"libtpu says: {str(error).splitlines()[0]}"}
     files.write_json(answered, answer)
 
 
@@ -122,25 +137,21 @@ def _wait(process: subprocess.Popen, name: str, time_limit: float, say) -> str:
             say(f"{name}: compiling, {passed:.0f} s")
 
 
-def _obituary(code: int, said: str) -> str:
-    """Why a process left without an answer, in one line."""
+def _obituary(name: str, code: int, said: str) -> Exception:
+    """Why a process left without an answer."""
     if code == -signal.SIGKILL:
-        return "the compiler was killed, most likely for want of memory on this machine (about 4 GB); try --fast."
+        return ValueError(
+            f"{name}: the compiler was killed, most likely for want of memory on this machine (4 GB); try --fast."
+        )
+    if "Traceback" in said:
+        return RuntimeError(f"{name}: the compiling process failed:\n{said}")
     last = said.strip().splitlines()[-1:] or ["it said nothing"]
-    return f"the compiler ended with code {code}: {last[0]}"
+    return ValueError(f"{name}: the compiler ended with code {code}: {last[0]}")
 
 
 def _with_packages(environ: Mapping[str, str]) -> dict[str, str]:
     """The child finds the modules that this process found."""
     return {**environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def _data_to_json(data: Data) -> dict[str, Any]:
-    return {"spec": data.spec.to_json(), "labels": configs.plain(data.labels), "examples": data.examples}
-
-
-def _data_from_json(tree: Mapping[str, Any]) -> Data:
-    return Data(InputSpec.from_json(tree["spec"]), tuple(tree["labels"]), tree["examples"])
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ SECTIONS = (
     "objective",
     "optimizer",
     "accumulate",
+    "grad_cache",
     "mesh",
     "checkpoint",
     "stop",
@@ -59,16 +60,16 @@ def make_objective(section: Mapping[str, Any], *, spec: InputSpec, crop: int, la
     return configs.build(OBJECTIVES, section, "config.objective", spec=spec, crop=crop, labels=labels)
 
 
-def check_norm_groups(objective: Mapping[str, Any], *, batch_size: int, accumulate: int) -> None:
-    """Raises where batch norm would be given a number of examples that its groups do not divide."""
-    examples = batch_size // accumulate
+def check_norm_groups(objective: Mapping[str, Any], *, examples: int) -> None:
+    """Raises where batch norm, which is given so many examples at a time, has groups that do not divide them."""
     for name, section in objective.items():
         group = section.get("norm_group") if isinstance(section, Mapping) else None
         if isinstance(group, int) and group > 0 and examples % group:
             fit = [n for n in range(1, examples + 1) if examples % n == 0]
             raise ValueError(
                 f"config.objective.{name}.norm_group is {group}, which does not divide the {examples} examples of "
-                f"config.data.batch_size / config.accumulate; choose one of {fit}, or None for all of them."
+                f"config.data.batch_size / config.accumulate / config.grad_cache; choose one of {fit}, or None for "
+                f"all of them."
             )
 
 

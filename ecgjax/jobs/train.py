@@ -4,7 +4,8 @@
   python -m ecgjax train --config=configs/ecg_cmr.py:demo --config.init_from.workdir=RUN --workdir=RUN2
 
 The workdir receives config.json, input_spec.json, manifest.json, metrics.jsonl, tensorboard/, checkpoints/<step>/
-and, once the last save is final, TRAINED. `--dry_run` checks everything that can be known beforehand.
+and, once the last save is final, TRAINED. `--dry_run` checks everything that can be known beforehand;
+`--profile=START:STOP` leaves a trace of the steps after START up to STOP in profile/.
 SIGTERM or Ctrl-C saves and leaves with exit code 75; exit code 0 means trained.
 
 Several processes, one a host, run this same command; SLURM, GKE and Cloud TPUs tell them of each other, elsewhere
@@ -316,6 +317,11 @@ def _describe(config: Mapping[str, Any], spec: InputSpec, state: Tree, mesh: Mes
         runtime.say(
             f"batch: {config['accumulate']} microbatches of {size} examples; a contrastive loss has its negatives, "
             f"and batch norm its statistics, within one of them"
+        )
+    if config["grad_cache"] > 1:
+        runtime.say(
+            f"encoders: {config['grad_cache']} parts of a batch, one after the other; batch norm has its statistics "
+            f"within one of them, a contrastive loss its negatives in all"
         )
     for watch in watched:
         if watch is not None:

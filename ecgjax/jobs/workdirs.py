@@ -13,19 +13,28 @@ from ecgjax.train import checkpoint
 
 _HARMLESS = (
     *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
-    "data.validation_batch",
+    *("data.validation_batch", "objective.tile"),
     # How blocks run: equal to float tolerance.
     *(
         f"objective.{part}.{how}"
         for part in ("encoder", "decoder", "ecg", "cmr")
-        for how in ("remat", "scan")
+        for how in ("remat", "scan", "pad_tokens")
     ),
     "stop",  # When to end is for the watcher to say; the updates until then stay the same.
 )
 """Sections that may change on resume: they do not change what is trained."""
 
-_OFF = tuple(f": absent -> {value}" for value in (None, [], {}))
-"""A field that an older workdir lacks and that is off says nothing new."""
+_OFF = (
+    *(f": absent -> {value}" for value in (None, [], {})),
+    *("accumulate: absent -> 1", "grad_cache: absent -> 1", "mesh.slices: absent -> 1"),
+    *(
+        ".remat: absent -> none",
+        ".scan: absent -> 0",
+        ".pad_tokens: absent -> 1",
+        ".softmax: absent -> float32",
+    ),
+)
+"""A field that an older workdir lacks and that is what there was before it says nothing new."""
 
 
 def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manifests.Manifest) -> None:
@@ -50,7 +59,7 @@ def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manif
             write_json(workdir / "manifest.json", manifest.to_json())
             write_json(workdir / "config.json", config)
         return
-    changed = configs.differences(_completed(read_json(saved)), config)
+    changed = configs.differences(read_json(saved), config)
     changed = [line for line in changed if not line.endswith(_OFF)]
     harmful = [line for line in changed if not line.startswith(tuple(f"config.{name}" for name in _HARMLESS))]
     if harmful:
@@ -68,8 +77,3 @@ def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manif
             f"{workdir} was trained on data of fingerprint {before[:12]}, {config['data']['directory']} has "
             f"{manifest.fingerprint[:12]}; restore the data, or choose another --workdir."
         )
-
-
-def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a workdir, with what did not exist yet when it was made."""
-    return {"accumulate": 1, **config, "mesh": {"slices": 1, **config["mesh"]}}

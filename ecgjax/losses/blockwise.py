@@ -40,6 +40,14 @@ class Pairs(NamedTuple):
         """The whole of it, for batches whose logits fit."""
         return self.alike(self.rows, self.columns)
 
+    def __or__(self, other: "Pairs") -> "Pairs":
+        """Alike by one or by the other."""
+
+        def alike(rows, columns):
+            return self.alike(rows[0], columns[0]) | other.alike(rows[1], columns[1])
+
+        return Pairs((self.rows, other.rows), (self.columns, other.columns), alike)
+
 
 STRANGERS = Pairs((), (), lambda rows, columns: jnp.zeros((), bool))
 """No two rows are alike."""
@@ -115,11 +123,12 @@ def supervised_contrastive(
     """`matrix.supervised_contrastive` of rows divided by the number of their positives: who is alike, and itself."""
 
     def tile(rows, columns, row, column):
-        chosen = (pairs.alike(rows.who, columns.who) | _same_place(rows, columns))[:, None]
-        logits = jnp.einsum("ndk,cdk->ndc", rows.z, columns.z)
+        chosen = pairs.alike(rows.who, columns.who) | _same_place(rows, columns)
+        logits = jnp.einsum("ndk,cdk->dnc", rows.z, columns.z)
         total, positives, count = row
-        positives = positives + jnp.sum(jnp.where(chosen, logits, 0), axis=2)
-        return (_log_sum(total, logits, axis=2), positives, count + jnp.sum(chosen, axis=2)), column
+        total = jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=2).T)
+        positives = positives + jnp.sum(jnp.where(chosen, logits, 0), axis=2).T
+        return (total, positives, count + jnp.sum(chosen, axis=1, keepdims=True)), column
 
     # Both directions at once: what a row of z0 is to z1, a row of z1 is to z0, with the same positives.
     z = jnp.stack([unit(z0), unit(z1)], axis=1)

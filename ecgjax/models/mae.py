@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ecgjax.core.precision import wide
 from ecgjax.models.layers import Block, Softmax, layer_norm, linear
 from ecgjax.models.posemb import sincos_positions
-from ecgjax.models.stack import Remat, check_scan, run_blocks
+from ecgjax.models.stack import Remat, check_run, run_blocks
 from ecgjax.models.vit import patch_columns, patch_rows
 
 
@@ -95,7 +95,7 @@ def _kept(count, ratio, rounding, name, what):
 class MaeDecoder(nnx.Module):
     """Predicts every patch, visible or hidden, from the visible tokens; positions are fixed.
 
-    `remat`, `scan` and `softmax` are as in `Vit`.
+    `remat`, `scan`, `pad_tokens` and `softmax` are as in `Vit`.
     """
 
     def __init__(
@@ -114,14 +114,15 @@ class MaeDecoder(nnx.Module):
         frequencies: str = "float64",
         remat: Remat = "none",
         scan: int = 0,
+        pad_tokens: int = 1,
         softmax: Softmax = "float32",
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        check_scan(scan, depth)
+        check_run(scan=scan, pad=pad_tokens, depth=depth)
         self.rows, self.columns = patch_rows(leads, patch_leads), patch_columns(length, patch)
         self.width, self.dtype, self.frequencies = width, dtype, frequencies
-        self.remat, self.scan = remat, scan
+        self.remat, self.scan, self.pad_tokens = remat, scan, pad_tokens
         self.embed = linear(encoder_width, width, dtype=dtype, rngs=rngs)
         self.mask_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, 1, width)))
         self.blocks = nnx.List(
@@ -141,7 +142,7 @@ class MaeDecoder(nnx.Module):
         patches = jnp.concatenate([tokens[:, 1:], hidden], axis=1)
         patches = jnp.take_along_axis(patches, restore[:, :, None], axis=1)
         tokens = jnp.concatenate([tokens[:, :1], patches], axis=1) + self.position_table()
-        tokens = run_blocks(self.blocks, tokens, remat=self.remat, scan=self.scan)
+        tokens = run_blocks(self.blocks, tokens, remat=self.remat, scan=self.scan, pad=self.pad_tokens)
         patches = self.norm(tokens)[:, 1:].reshape(b * n, self.width)
         return wide(self.predict(patches).reshape(b, n, -1))
 

@@ -21,7 +21,7 @@ from ecgjax.models.layers import (
     xavier_uniform,
 )
 from ecgjax.models.posemb import sincos_positions
-from ecgjax.models.stack import Remat, check_scan, run_blocks
+from ecgjax.models.stack import Remat, check_run, run_blocks
 
 
 class Vit(nnx.Module):
@@ -39,8 +39,8 @@ class Vit(nnx.Module):
     `learnable` positions start from the sine-cosine table; `fixed` ones are no parameter. `frequencies` is the
     precision that the table is computed in (`sincos_positions`). Several input `channels` share the positions.
 
-    `remat` and `scan` say how the blocks run (`stack.run_blocks`), not what they compute. `softmax` is the precision
-    of attention: "bfloat16" beside that `dtype` is faster and smaller on TPUs.
+    `remat`, `scan` and `pad_tokens` say how the blocks run (`stack.run_blocks`), not what they compute. `softmax` is
+    the precision of attention: "bfloat16" beside that `dtype` is faster and smaller on TPUs.
 
     `init` says how parameters are drawn; layer norms start at 1 and 0, and attention pooling draws its own:
 
@@ -72,6 +72,7 @@ class Vit(nnx.Module):
         init: str = "masked",
         remat: Remat = "none",
         scan: int = 0,
+        pad_tokens: int = 1,
         softmax: Softmax = "float32",
         dtype: str = "float32",
         rngs: nnx.Rngs,
@@ -79,7 +80,7 @@ class Vit(nnx.Module):
         _check_choice("pooling", pooling, ("mean", "attention", "cls", "mean_of_normed"))
         _check_choice("positions", positions, ("fixed", "learnable"))
         _check_choice("init", init, ("masked", "contrastive"))
-        check_scan(scan, depth)
+        check_run(scan=scan, pad=pad_tokens, depth=depth)
         contrastive = init == "contrastive"
         if contrastive and positions == "fixed":
             raise ValueError("init 'contrastive' draws the positions; set positions to 'learnable'.")
@@ -87,7 +88,7 @@ class Vit(nnx.Module):
         self.columns, self.channels = patch_columns(length, patch), channels
         self.width, self.pooling = width, pooling
         self.dtype, self.frequencies = dtype, frequencies
-        self.remat, self.scan = remat, scan
+        self.remat, self.scan, self.pad_tokens = remat, scan, pad_tokens
         values = channels * patch_leads * patch
         convolution = uniform_by_fan_in(values)  # torch's default; masked pre-training keeps it for the bias.
         self.patch_embed = linear(
@@ -136,7 +137,8 @@ class Vit(nnx.Module):
         one; `local_tokens [b n d]`, the patch tokens after the last block without any norm.
         """
         tokens = self.embed(ecg, keep=keep)
-        tokens = run_blocks(self.blocks, tokens, train=train, key=key, remat=self.remat, scan=self.scan)
+        run = {"remat": self.remat, "scan": self.scan, "pad": self.pad_tokens}
+        tokens = run_blocks(self.blocks, tokens, train=train, key=key, **run)
         out = {"local_tokens": tokens[:, 1:]}
         if self.pooling in ("mean", "attention"):
             pool = self.attention_pool if self.pooling == "attention" else _mean

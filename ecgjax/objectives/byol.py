@@ -64,7 +64,7 @@ class Byol(Siamese):
             key=key_target,
         )
         value = byol(*(out["prediction"] for out in outs), *(out["projection"] for out in wanted))
-        metrics = {**self._metrics(outs), "momentum": self._momentum(extra)}
+        metrics = {**self._metrics(*(out["projection"] for out in outs)), "momentum": self._momentum(extra)}
         return value, Aux(metrics, {**moved, "target": {m: target}})
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:

@@ -16,16 +16,11 @@ from ecgjax.augment.views import view_ecg, view_image
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
-from ecgjax.losses.contrastive import info_nce, nt_xent, top_k_accuracy
-from ecgjax.losses.matrix import (
-    draw_positives,
-    k_positive,
-    positives_from_similarity,
-    remove_false_negatives,
-    supervised_contrastive,
-)
+from ecgjax.losses.contrastive import share_within
+from ecgjax.losses.matrix import draw_positives, k_positive
 from ecgjax.models.heads import ProjectionHead
 from ecgjax.models.towers import Tower
+from ecgjax.objectives.contrasts import check_tile, contrast, ranks
 from ecgjax.objectives.encoders import encoder_factory, head_dtype
 from ecgjax.objectives.online_classifier import OnlineClassifier, online_classifier
 from ecgjax.objectives.similarity import label_similarity, same_subject, stored_similarity
@@ -51,6 +46,14 @@ class CrossModal:
     config.data.similarity, or is the cosine of the labels. `positives` counts those of `k_positive`, itself
     included. Validation uses InfoNCE for these three, as the reference does.
 
+    The contrast `sigmoid` learns its scale and bias, which start where SigLIP's do (arXiv 2303.15343); `temperature`
+    is for the others.
+
+    `tile` is for batches whose logits do not fit: a device then holds those of its examples against so many others
+    at a time, or against what one device has where that is less, and computes them again in the backward pass.
+    Values stay the same. Whole logits are faster and take about 3 x 4 bytes x batch x examples a device: set it where
+    that is a real share of the memory, from about 1000 examples on each of 256 devices.
+
     `freeze` names towers whose encoder stays as it is: no gradient, no update, no weight decay, and it is applied
     as in evaluation, so that batch statistics stand still too. In the reference they move, and its flag for the
     ECG encoder is never read. Heads are always trained.
@@ -66,7 +69,12 @@ class CrossModal:
     hidden: int = 512
     projection: int = 128
     contrast: Literal[
-        "info_nce", "nt_xent", "supervised_contrastive", "remove_false_negatives", "k_positive"
+        "info_nce",
+        "nt_xent",
+        "sigmoid",
+        "supervised_contrastive",
+        "remove_false_negatives",
+        "k_positive",
     ] = "info_nce"
     temperature: float = 0.1
     balance: float = 0.5
@@ -74,6 +82,7 @@ class CrossModal:
     threshold: float = 0.9
     positives: int = 6
     positives_among: Literal["positives", "count"] = "positives"
+    tile: int | None = None
     ecg_views: str = "default"
     cmr_views: str = "reference"
     view_rate: float = 1.0
@@ -95,6 +104,12 @@ class CrossModal:
                 "config.objective.similarity is labels, but the data set has none; choose 'data' and give "
                 "config.data.similarity."
             )
+        check_tile(self.tile)
+        if self.tile is not None and self.contrast == "k_positive":
+            raise ValueError(
+                f"config.objective.tile is {self.tile}, but k_positive draws among all the columns of a row, which no "
+                f"tile holds; set it to None, or choose another config.objective.contrast."
+            )
         if unknown := [m for m in self.freeze if m not in _MODALITIES]:
             raise ValueError(f"config.objective.freeze: unknown {unknown}; choose from ecg, cmr.")
         jax.eval_shape(self.init, jax.random.key(0))
@@ -111,12 +126,17 @@ class CrossModal:
         return tuple(f"^{m}/encoder/" for m in self.freeze)
 
     def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
-        """Draws towers under `ecg/` and `cmr/`, the classifier under `online/`; batch statistics are `extra`."""
+        """Draws towers under `ecg/` and `cmr/`, the classifier under `online/`; batch statistics are `extra`.
+
+        What the contrast itself learns is under `loss/`.
+        """
         drawn = {m: self._towers[m].init(jax.random.fold_in(key, i)) for i, m in enumerate(_MODALITIES)}
         params = {m: params for m, (params, _) in drawn.items()}
         if self._classifier is not None:
             width = len(params[self._classifier.modality]["head"]["fc1"]["kernel"])
             params["online"] = self._classifier.draw(jax.random.fold_in(key, 2), width=width)
+        if self.contrast == "sigmoid":
+            params["loss"] = {"log_scale": jnp.array(math.log(10), float), "bias": jnp.array(-10, float)}
         return params, {m: stats for m, (_, stats) in drawn.items()}
 
     def loss(
@@ -126,6 +146,14 @@ class CrossModal:
 
         With an online classifier the value is the sum of `contrastive` and `online`, which stand among the metrics.
         """
+        embedded, moved = self.embed(params, extra, batch, key, train=train)
+        value, metrics = self.compare(params, embedded, batch, key, train=train)
+        return value, Aux(metrics, moved)
+
+    def embed(
+        self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Tree, Tree]:
+        """Projections of both modalities, and the embedding that the classifier reads; moved statistics."""
         inputs = self._inputs(batch)
         views = inputs
         if train:
@@ -135,20 +163,31 @@ class CrossModal:
                 "cmr": view_image(key_cmr, inputs["cmr"], preset=self.cmr_views, rate=self.view_rate),
             }
         out, moved = self._apply(params, extra, views, train=train, key=key)
-        z_cmr, z_ecg = out["cmr"]["projection"], out["ecg"]["projection"]
-        value = self._contrast(z_cmr, z_ecg, batch, jax.random.fold_in(key, 2), train=train)
-        metrics = {
-            "top1": top_k_accuracy(z_cmr, z_ecg, k=1),
-            "top5": top_k_accuracy(z_cmr, z_ecg, k=5),
-            "ln_batch": jnp.asarray(math.log(len(z_ecg))),
-        }
+        embedded = {m: out[m]["projection"] for m in _MODALITIES}
         if self._classifier is not None:
             m = self._classifier.modality
             plain = self._apply(params, extra, {m: inputs[m]}, train=False, key=None)[0] if train else out
-            online, scores = self._classifier.loss(params["online"], plain[m]["embedding"], batch["label"])
+            embedded["online"] = jax.lax.stop_gradient(plain[m]["embedding"])
+        return embedded, moved
+
+    def compare(
+        self, params: Tree, embedded: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Loss and metrics of what `embed` made of the whole batch."""
+        z_cmr, z_ecg = embedded["cmr"], embedded["ecg"]
+        draw = jax.random.fold_in(jax.random.split(key, 3)[2], 2)  # Of none of the draws of `embed`.
+        value = self._contrast(params, z_cmr, z_ecg, batch, draw, train=train)
+        found = ranks(z_cmr, z_ecg, tile=self.tile)
+        metrics = {
+            "top1": share_within(found, k=1),
+            "top5": share_within(found, k=5),
+            "ln_batch": jnp.asarray(math.log(len(z_ecg))),
+        }
+        if self._classifier is not None:
+            online, scores = self._classifier.loss(params["online"], embedded["online"], batch["label"])
             metrics |= {"contrastive": value, "online": online, **scores}
             value = value + online
-        return value, Aux(metrics, moved)
+        return value, metrics
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
         """Embedding, projection and local projections of every modality that the batch holds.
@@ -188,32 +227,30 @@ class CrossModal:
             out[m], moved[m] = self._towers[m].apply(tower, extra[m], views[m], train=live, key=tower_key)
         return out, moved
 
-    def _contrast(self, z_cmr, z_ecg, batch, key, *, train):
-        same = same_subject(batch)
-        if self.contrast == "nt_xent":
-            return nt_xent(z_cmr, z_ecg, temperature=self.temperature, same_subject=same)
-        if self.contrast == "info_nce" or not train:
-            return info_nce(
-                z_cmr, z_ecg, temperature=self.temperature, balance=self.balance, same_subject=same
-            )
-        alike = positives_from_similarity(self._similarity(batch), threshold=self.threshold) | same
-        if self.contrast == "supervised_contrastive":
-            return supervised_contrastive(z_cmr, z_ecg, positives=alike, temperature=self.temperature)
-        if self.contrast == "remove_false_negatives":
-            return remove_false_negatives(z_cmr, z_ecg, similar=alike, temperature=self.temperature)
-        mask = draw_positives(key, alike, k=self.positives, among=self.positives_among)
-        released = len(z_cmr) * (self.positives - 1) if self.positives_among == "count" else None
-        return k_positive(z_cmr, z_ecg, mask=mask, temperature=self.temperature, divisor=released)
+    def _contrast(self, params, z_cmr, z_ecg, batch, key, *, train):
+        name, pairs = self.contrast, same_subject(batch)
+        if name in _BY_SIMILARITY and not train:
+            name = "info_nce"
+        if name in _BY_SIMILARITY:
+            pairs = self._similar(batch) | pairs
+        settings = params["loss"] if name == "sigmoid" else {"temperature": self.temperature}
+        if name == "k_positive":
+            mask = draw_positives(key, pairs.matrix(), k=self.positives, among=self.positives_among)
+            released = len(z_cmr) * (self.positives - 1) if self.positives_among == "count" else None
+            return k_positive(z_cmr, z_ecg, mask=mask, divisor=released, **settings)
+        if name == "info_nce":
+            settings = {**settings, "balance": self.balance}
+        return contrast(name, z_cmr, z_ecg, pairs=pairs, tile=self.tile, **settings)
 
-    def _similarity(self, batch):
+    def _similar(self, batch):
         if self.similarity == "labels":
-            return label_similarity(batch["label"], self.labels)
+            return label_similarity(batch["label"], self.labels, threshold=self.threshold)
         if "similarity" not in batch:
             raise ValueError(
                 f"config.objective.contrast is {self.contrast}, which needs to know who is alike; give the matrix of "
                 f"the training subjects as config.data.similarity, or set config.objective.similarity='labels'."
             )
-        return stored_similarity(batch)
+        return stored_similarity(batch, threshold=self.threshold)
 
     @functools.cached_property
     def _classifier(self) -> OnlineClassifier | None:

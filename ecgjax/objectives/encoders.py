@@ -1,5 +1,6 @@
 """Encoders as a config asks for them, sized for the data they will read."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -57,12 +58,19 @@ def encoder_factory(
     configs.require(bound, path, open_arguments=("rngs",))
 
     def make(rngs: nnx.Rngs) -> nnx.Module:
-        try:
+        with located(path):
             return bound(rngs=rngs)
-        except ValueError as error:  # Models know the rule that was broken, not where the value came from.
-            raise ValueError(f"{path}: {error}") from None
 
     return make
+
+
+@contextlib.contextmanager
+def located(path: str):
+    """Says where in the config a refused value came from: models know the rule that was broken, no more."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def frames_read(names: Sequence[str] | None, frames: Sequence[str], path: str) -> dict[str, Any]:

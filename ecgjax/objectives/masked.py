@@ -22,7 +22,7 @@ from ecgjax.losses.reconstruction import reconstruction_loss
 from ecgjax.models.heads import MlpHead
 from ecgjax.models.mae import MaeDecoder, Masking, kept_tokens, random_masking
 from ecgjax.models.vit import patch_columns, patch_rows, patchify, unpatchify
-from ecgjax.objectives.encoders import check_crop, encoder_factory, with_variant
+from ecgjax.objectives.encoders import check_crop, encoder_factory, located, with_variant
 
 _PREDICTION_MASK_SEED = 0
 """Evaluation hides the same patches at every checkpoint, so that reconstructions compare."""
@@ -195,7 +195,8 @@ class Masked:
         configs.require(bound, "config.objective.decoder", open_arguments=("rngs",))
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
-            return bound(rngs=rngs)
+            with located("config.objective.decoder"):
+                return bound(rngs=rngs)
 
         return Functional(make)
 

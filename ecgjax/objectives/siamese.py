@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,11 @@ from ecgjax.augment.views import two_views, view_ecg
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
-from ecgjax.losses.contrastive import info_nce, nt_xent, top_k_accuracy
+from ecgjax.losses.contrastive import share_within
 from ecgjax.losses.noncontrastive import barlow_twins, spread
 from ecgjax.models.heads import MlpHead, ProjectionHead
 from ecgjax.models.towers import Arm, Tower
+from ecgjax.objectives.contrasts import check_tile, contrast, ranks
 from ecgjax.objectives.encoders import encoder_factory, head_dtype, head_norm_group
 from ecgjax.objectives.similarity import same_subject
 
@@ -42,6 +43,7 @@ class Siamese(abc.ABC):
     view_rate: float = 1.0
     pairs: Literal["views", "halves"] = "views"
     window: int | None = None
+    tile: ClassVar[int | None] = None  # For methods that have logits to cut.
 
     def __post_init__(self):
         if not 0 <= self.view_rate <= 1:
@@ -111,9 +113,8 @@ class Siamese(abc.ABC):
             outs.append(out)
         return outs, {**extra, m: stats}
 
-    def _metrics(self, outs):
-        z0, z1 = (out["projection"] for out in outs)
-        return {"top1": top_k_accuracy(z0, z1), "spread": spread(z0)}
+    def _metrics(self, z0, z1):
+        return {"top1": share_within(ranks(z0, z1, tile=self.tile), k=1), "spread": spread(z0)}
 
     @abc.abstractmethod
     def _module(self, encoder: nnx.Module, rngs: nnx.Rngs) -> nnx.Module:
@@ -167,11 +168,25 @@ class Compared(Siamese):
         self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
     ) -> tuple[Float[Array, ""], Aux]:
         """The method's loss on the projections; metrics: one view found by the other, and their spread."""
+        embedded, extra = self.embed(params, extra, batch, key, train=train)
+        value, metrics = self.compare(params, embedded, batch, key, train=train)
+        return value, Aux(metrics, extra)
+
+    def embed(
+        self, params: Tree, extra: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Tree, Tree]:
+        """The projections of both views; moved statistics."""
         key_views, key_network = jax.random.split(key)
         views = self._views(key_views, batch[self.modality])
         outs, extra = self._online(params, extra, views, train=train, key=key_network)
-        value = self._compare(outs[0]["projection"], outs[1]["projection"], batch)
-        return value, Aux(self._metrics(outs), extra)
+        return tuple(out["projection"] for out in outs), extra
+
+    def compare(
+        self, params: Tree, embedded: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Loss and metrics of what `embed` made of the whole batch."""
+        del params, key, train
+        return self._compare(*embedded, batch), self._metrics(*embedded)
 
     @abc.abstractmethod
     def _compare(self, z0, z1, batch):
@@ -183,15 +198,18 @@ class SimClr(Compared):
     """Contrastive learning against the rest of the batch, by NT-Xent over all 2b views or by InfoNCE across them.
 
     `hidden` is the width between the head's two layers, by default that of the embedding. Recordings of one subject
-    are not each other's negatives.
+    are not each other's negatives. `tile` is for batches whose logits do not fit, as in CrossModal; NT-Xent has four
+    times the logits of InfoNCE.
     """
 
     hidden: int | None = None
     projection: int = 128
     temperature: float = 0.1
     contrast: Literal["nt_xent", "info_nce"] = "nt_xent"
+    tile: int | None = None
 
     def __post_init__(self):
+        check_tile(self.tile)
         if self.temperature <= 0:
             raise ValueError(f"config.objective.temperature is {self.temperature}; it must be above 0.")
         super().__post_init__()
@@ -203,8 +221,8 @@ class SimClr(Compared):
         return Tower(encoder=encoder, head=head)
 
     def _compare(self, z0, z1, batch):
-        contrast = nt_xent if self.contrast == "nt_xent" else info_nce
-        return contrast(z0, z1, temperature=self.temperature, same_subject=same_subject(batch))
+        settings = {"pairs": same_subject(batch), "tile": self.tile, "temperature": self.temperature}
+        return contrast(self.contrast, z0, z1, **settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

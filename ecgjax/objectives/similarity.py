@@ -5,29 +5,37 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ecgjax.core.interfaces import Batch
 from ecgjax.core.precision import wide
+from ecgjax.losses.blockwise import Pairs
 from ecgjax.losses.contrastive import similarity
+from ecgjax.losses.matrix import positives_from_similarity
 
 
-def same_subject(batch: Batch) -> Bool[Array, "b b"]:
+def same_subject(batch: Batch) -> Pairs:
     """Which rows are recordings of one subject; each of itself."""
     subject = batch["subject"]
-    return jnp.all(subject[:, None] == subject[None], axis=-1)
+    return Pairs(subject, subject, lambda rows, columns: jnp.all(rows[:, None] == columns[None], axis=-1))
 
 
-def stored_similarity(batch: Batch) -> Float[Array, "b b"]:
-    """The columns of this batch out of `similarity [b n]`, each example's row of the matrix of the train split.
+def stored_similarity(batch: Batch, *, threshold: float) -> Pairs:
+    """By the columns of this batch out of `similarity [b n]`, each example's row of the matrix of the train split.
 
     Picked by `index`, so that neither the processes that share a batch nor its parts have to know an order.
     """
-    return wide(batch["similarity"][:, batch["index"]])
+
+    def alike(rows, columns):
+        return positives_from_similarity(wide(rows[:, columns]), threshold=threshold)
+
+    return Pairs(batch["similarity"], batch["index"], alike)
 
 
-def label_similarity(label: Float[Array, "b m"], columns: Sequence[Mapping[str, Any]]) -> Float[Array, "b b"]:
-    """Cosine of standardised labels; a condition counts as -1 or 1, what is missing as 0.
+def label_similarity(
+    label: Float[Array, "b m"], columns: Sequence[Mapping[str, Any]], *, threshold: float
+) -> Pairs:
+    """By the cosine of standardised labels; a condition counts as -1 or 1, what is missing as 0.
 
     `columns` describe the labels as the manifest does: kind, and over the train split mean and standard deviation.
     """
@@ -37,4 +45,8 @@ def label_similarity(label: Float[Array, "b m"], columns: Sequence[Mapping[str, 
     known = ~jnp.isnan(label)
     standardised = (jnp.where(known, label, 0) - mean.astype(label.dtype)) / std.astype(label.dtype)
     standardised = jnp.where(known, standardised, 0)
-    return similarity(standardised, standardised)
+
+    def alike(rows, columns):
+        return positives_from_similarity(similarity(rows, columns), threshold=threshold)
+
+    return Pairs(standardised, standardised, alike)

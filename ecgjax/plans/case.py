@@ -27,7 +27,7 @@ class Case(NamedTuple):
     @property
     def scaling(self) -> list[scaling.Prediction]:
         """Empty where larger slices cannot be told from this compilation."""
-        if self.estimate is None or self.topology.slices > 1 or self.topology.devices == 1:
+        if self.estimate is None or not scaling.predicts(self.topology, fsdp=self.fsdp):
             return []
         targets = scaling.larger(self.topology)
         return scaling.weak_scaling(self.compiled, self.topology, targets, fsdp=self.fsdp)

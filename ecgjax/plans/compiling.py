@@ -96,11 +96,14 @@ def compile_lowered(
     )
 
 
-def digest(lowered: jax.stages.Lowered, topology: Topology, effort: Effort) -> str:
-    """Stands for a program, where it shall run, how it is compiled, and by what it is compiled and read."""
+def digest(lowered: jax.stages.Lowered, topology: Topology, effort: Effort, *, flags: str = "") -> str:
+    """Stands for a program, where it shall run, how it is compiled, and by what it is compiled and read.
+
+    `flags` are those that the environment gives the compiler.
+    """
     readers = [inspect.getsource(module) for module in _READERS]
     where = topology.describe() if topology.chip else topology.name
-    parts = (lowered.as_text(), where, effort, sorted(versions(topology).items()), readers)
+    parts = (lowered.as_text(), where, effort, flags, sorted(versions(topology).items()), readers)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

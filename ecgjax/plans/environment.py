@@ -21,12 +21,13 @@ _FAKE = "--xla_force_host_platform_device_count"
 
 def of(topology: Topology, base: Mapping[str, str]) -> dict[str, str]:
     """`base` with what the compilation needs; local devices are those that JAX finds, or fake ones on a CPU."""
-    # Reading an entry of another process fails with a warning, so the cache costs time and saves none.
-    quiet = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    # Reading an entry of another process fails with a warning, so the cache costs time and saves none. A run compiles
+    # with all optimisations, so a plan does too.
+    base = {**base, "JAX_ENABLE_COMPILATION_CACHE": "false", "JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}
+    flags = re.sub(rf"{_FAKE}=\d+", "", base.get("XLA_FLAGS", "")).strip()
     if topology.chip is not None:
-        return {**base, **quiet, **TPU}
-    others = re.sub(rf"{_FAKE}=\d+", "", base.get("XLA_FLAGS", ""))
-    return {**base, **quiet, "XLA_FLAGS": f"{others} {_FAKE}={topology.devices}".strip()}
+        return {**base, **TPU, "XLA_FLAGS": flags}
+    return {**base, "XLA_FLAGS": f"{flags} {_FAKE}={topology.devices}".strip()}
 
 
 def check_libtpu() -> None:

@@ -163,5 +163,7 @@ def _caveats(compiled: Compiled):
         yield "the compiler gives no cycles"
     if program.kernels:
         yield f"{len(program.kernels)} custom kernels have no cycles"
+    if program.unpriced:
+        yield f"{len(program.unpriced)} gathers, scatters or sorts have no cycles"
     if program.unknown_loops:
         yield f"{program.unknown_loops} loops of unknown length are counted once"

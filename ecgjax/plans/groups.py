@@ -35,7 +35,6 @@ class Devices:
             )
         self._coordinates = [tuple(coordinates[p]) for p in positions]
         self._slices = [slices[p] for p in positions]
-        self.slices = len(set(slices.values()))
         self._extent = [max(axis) + 1 for axis in zip(*self._coordinates, strict=True)]
         self._wrapped = [*wrapped, *[False] * (len(self._extent) - len(wrapped))]
         self.all: Groups = (tuple(range(partitions)),)
@@ -103,9 +102,13 @@ _IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
 
 
 def _iota(shape: str, order: str | None) -> list[int]:
-    """0, 1, 2, ... in this shape, transposed, and read row by row."""
+    """As the text writes it: a shape and, after T, the order of its axes."""
     dims = _ints(shape)
-    axes = _ints(order) if order else tuple(range(len(dims)))
+    return _transposed(dims, _ints(order) if order else range(len(dims)))
+
+
+def _transposed(dims: Sequence[int], axes: Sequence[int]) -> list[int]:
+    """0, 1, 2, ... in this shape, its axes in another order, read row by row."""
     strides = [math.prod(dims[axis + 1 :]) for axis in range(len(dims))]
     indices = itertools.product(*(range(dims[axis]) for axis in axes))
     return [sum(i * strides[axis] for i, axis in zip(index, axes, strict=True)) for index in indices]
@@ -115,7 +118,8 @@ def _along(devices: list[int], axes: Mapping[str, int], chosen: Sequence[tuple[s
     """The devices of a mesh in groups along some of its axes, or along parts of them."""
     if unknown := {name for name, _, _ in chosen} - set(axes):
         raise ValueError(f"replica_groups name axes {sorted(unknown)}, the mesh has {list(axes)}.")
-    dims, taken = [], {}
+    dims: list[int] = []
+    taken: list[int] = []
     for name, size in axes.items():
         parts = sorted((int(before), int(width)) for n, before, width in chosen if n == name and width)
         whole = (name, "", "") in chosen
@@ -123,15 +127,13 @@ def _along(devices: list[int], axes: Mapping[str, int], chosen: Sequence[tuple[s
         done = 1
         for before, width in cuts:
             dims.append(before // done)
-            taken[len(dims)] = True
+            taken.append(len(dims))
             dims.append(width)
             done = before * width
         dims.append(size // done)
-    group_axes = [axis for axis in range(len(dims)) if axis in taken]
-    other_axes = [axis for axis in range(len(dims)) if axis not in taken]
-    order = ",".join(map(str, [*other_axes, *group_axes]))
-    places = _iota(",".join(map(str, dims)), order)
-    return _chunks([devices[place] for place in places], math.prod(dims[axis] for axis in group_axes))
+    others = [axis for axis in range(len(dims)) if axis not in taken]
+    places = _transposed(dims, [*others, *taken])
+    return _chunks([devices[place] for place in places], math.prod(dims[axis] for axis in taken))
 
 
 def _chunks(devices: list[int], size: int) -> Groups:

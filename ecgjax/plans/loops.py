@@ -58,8 +58,9 @@ class _Walker:
                     executed += self._dearest(instruction, scope, times)
                 case "call":
                     executed += self.run(self._inside(instruction, "to_apply", scope), times)
-                case "async-start":
-                    executed += self.run(self._inside(instruction, "calls", scope), times)
+                case "call-start" | "async-start":
+                    key = "to_apply" if instruction.computations("to_apply") else "calls"
+                    executed += self.run(self._inside(instruction, key, scope), times)
         return executed
 
     def _loop(self, loop: Instruction, scope: Scope, times: int) -> list[Executed]:

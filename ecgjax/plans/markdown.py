@@ -25,6 +25,11 @@ def mib(size: int | float) -> str:
     return f"{size / 2**20:,.1f}"
 
 
+def flops(count: int | float) -> str:
+    """In TF, or GF where they are few."""
+    return f"{count / 1e12:,.3f} TF" if count >= 1e11 else f"{count / 1e9:,.3f} GF"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """The first column to the left, numbers to the right, as wide as their longest cell."""
     lines = [tuple(header), *(tuple(row) for row in rows)]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from ecgjax.plans import records
 from ecgjax.plans.collectives import read_collectives
 from ecgjax.plans.groups import Devices
-from ecgjax.plans.hlo import Instruction, parse_module
+from ecgjax.plans.hlo import Instruction, Module, parse_module
 from ecgjax.plans.loops import walk
 from ecgjax.plans.traffic import BOOKKEEPING, hbm_bytes, product_flops
 
@@ -30,6 +30,7 @@ def read_program(
     flops = product_flops(module)
     moved = products = cycles = 0
     kernels: dict[str, None] = {}
+    unpriced: dict[str, None] = {}
     for item in run.executed:
         computation, instruction = item.scope.computation, item.instruction
         moved += item.times * hbm_bytes(module, computation, instruction)
@@ -37,13 +38,17 @@ def read_program(
         cycles += item.times * (instruction.cycles or 0)
         if _is_kernel(instruction):
             kernels[f"{instruction.target}: {instruction.op_name or instruction.name}"] = None
+        if instruction.cycles is None and (search := _search(module, instruction)):
+            unpriced[f"{search}: {instruction.op_name or instruction.name}"] = None
+    timed = any(item.instruction.cycles for item in run.executed)
     return records.Program(
         collectives=tuple(read_collectives(module, run.executed, devices)),
         hbm_bytes=moved,
         flops=float(products),
-        cycles=float(cycles) if any(item.instruction.cycles for item in run.executed) else None,
+        cycles=float(cycles) if timed else None,
         unknown_loops=run.unknown_loops,
         kernels=tuple(kernels),
+        unpriced=tuple(unpriced) if timed else (),
     )
 
 
@@ -53,3 +58,12 @@ def _is_kernel(instruction: Instruction) -> bool:
         and instruction.target not in BOOKKEEPING
         and instruction.cycles is None
     )
+
+
+def _search(module: Module, instruction: Instruction) -> str | None:
+    """What an instruction, or a fusion, does at places that data name: the compiler seldom says how long it takes."""
+    inside = [instruction]
+    if instruction.opcode == "fusion":
+        (name,) = instruction.computations("calls")
+        inside = module.computations[name].instructions.values()
+    return next((one.opcode for one in inside if one.opcode in ("gather", "scatter", "sort")), None)

@@ -33,7 +33,7 @@ class Program:
 
     `flops` counts products and convolutions alone; `cycles` is the compiler's own estimate, None where it gives none.
     `unknown_loops` are loops whose trip count depends on data: their bodies were counted once. `kernels` are custom
-    calls, whose cost nobody knows.
+    calls, whose cost nobody knows; `unpriced` are gathers, scatters and sorts that `cycles` leave out.
     """
 
     collectives: tuple[Collective, ...]
@@ -42,6 +42,7 @@ class Program:
     cycles: float | None
     unknown_loops: int
     kernels: tuple[str, ...]
+    unpriced: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,5 +103,12 @@ def compiled_from_json(tree: dict[str, Any]) -> Compiled:
             Collective(**{**c, "dtypes": tuple(c["dtypes"]), "span": tuple(c["span"])})
             for c in program["collectives"]
         )
-        program = Program(**{**program, "collectives": collectives, "kernels": tuple(program["kernels"])})
+        program = Program(
+            **{
+                **program,
+                "collectives": collectives,
+                "kernels": tuple(program["kernels"]),
+                "unpriced": tuple(program["unpriced"]),
+            }
+        )
     return Compiled(**{**tree, "memory": memory, "program": program})

@@ -1,7 +1,8 @@
 """What a step compiled for a small slice becomes on more chips with the same examples a chip: formulas, no compilation.
 
 Memory, FLOPs, kernels and HBM bytes stay as they are (from 16 to 256 chips peak memory was seen to grow by 0.4 %);
-collectives change with the size and the torus of their groups.
+collectives change with the size and the torus of their groups. Logits grow with the batch, which is left out: where
+they are a real share of a step, as in a ring of tiles, compile for the larger slice.
 """
 
 import dataclasses
@@ -52,6 +53,11 @@ def weak_scaling(
     return [against(target) for target in (topology, *targets)]
 
 
+def predicts(topology: Topology, *, fsdp: int) -> bool:
+    """Whether a step on `topology` has what grows: sums over copies of the model, in one slice."""
+    return topology.slices == 1 and topology.devices > fsdp
+
+
 def rescaled(compiled: Compiled, topology: Topology, target: Topology, *, fsdp: int = 1) -> Compiled:
     """The compilation as it would read on `target`, which must be no smaller.
 
@@ -61,35 +67,31 @@ def rescaled(compiled: Compiled, topology: Topology, target: Topology, *, fsdp: 
     """
     if target == topology:
         return compiled
-    if (
-        topology.slices > 1
-        or topology.devices == 1
-        or target.chips < topology.chips
-        or target.chip != topology.chip
-    ):
+    if not predicts(topology, fsdp=fsdp) or target.chips < topology.chips or target.chip != topology.chip:
         raise ValueError(
-            f"{topology.name} says nothing of {target.name}; compile for one slice of several chips of the same kind "
-            f"that is no larger."
+            f"{topology.name}, {fsdp} devices to a model, says nothing of {target.name}; compile for one slice of the "
+            f"same kind that is no larger and holds several copies of the model."
         )
     growth = target.devices / topology.devices
-    gathered = {
-        c.bytes for c in compiled.program.collectives if c.kind == "all-gather" and _grows(c, topology, fsdp)
-    }
+    gathers = [
+        c for c in compiled.program.collectives if c.kind == "all-gather" and _grows(c, topology, fsdp)
+    ]
     collectives = []
     for one in compiled.program.collectives:
         if not _grows(one, topology, fsdp):
             ring = one.kind == "permute" and one.times % topology.devices == 0
-            times = one.times * target.devices // topology.devices if ring else one.times
-            collectives.append(dataclasses.replace(one, times=times))
+            collectives.append(_longer(one, topology, target) if ring else one)
             continue
-        # What is gathered over the data are embeddings of the whole batch; as many bytes in a sum are their gradient.
-        of_batch = one.kind in ("all-gather", "all-to-all") or one.bytes in gathered
-        grown = round(one.bytes * growth) if of_batch else one.bytes
-        kind = "all-reduce" if one.kind == "all-gather" and target.chips >= PADDED_FROM else one.kind
-        group = one.group * target.devices // topology.devices // target.slices
-        inside = dataclasses.replace(
-            one, kind=kind, bytes=grown, group=group, span=_span(one.span, topology, target)
+        of_batch = one.kind in ("all-gather", "all-to-all") or any(
+            _is_gradient(one, gather) for gather in gathers
         )
+        grown = round(one.bytes * growth) if of_batch else one.bytes
+        group = one.group * target.devices // topology.devices // target.slices
+        inside = dataclasses.replace(one, bytes=grown, group=group, span=_span(one.span, topology, target))
+        if one.kind == "all-gather" and target.chips >= PADDED_FROM:
+            inside = dataclasses.replace(
+                inside, kind="all-reduce", blocking=True
+            )  # As every sum that was seen.
         collectives += [inside, *between_slices(inside, target)]
     program = dataclasses.replace(compiled.program, collectives=tuple(collectives))
     return dataclasses.replace(
@@ -125,6 +127,17 @@ def _grows(collective: Collective, topology: Topology, fsdp: int) -> bool:
     if collective.group == data == fsdp:
         return collective.kind == "all-reduce"
     return collective.group in (topology.devices, data) and collective.group != fsdp
+
+
+def _is_gradient(one: Collective, gather: Collective) -> bool:
+    """Whether a sum has the bytes of what was gathered, embeddings of the whole batch, and few that merged with it."""
+    return one.dtypes == gather.dtypes and gather.bytes <= one.bytes <= 1.05 * gather.bytes
+
+
+def _longer(ring: Collective, topology: Topology, target: Topology) -> Collective:
+    """As many hops as there are devices; between slices every one waits for the slowest of them."""
+    times = ring.times * target.devices // topology.devices
+    return dataclasses.replace(ring, times=times, network="ici" if target.slices == 1 else "dcn")
 
 
 def _span(span: tuple[int, ...], topology: Topology, target: Topology) -> tuple[int, ...]:

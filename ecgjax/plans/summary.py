@@ -74,8 +74,8 @@ def scaled_rows(case: Case) -> Iterator[tuple[str, ...]]:
             over(found) + md.ms(found.step_s),
             md.ms(found.exposed_s),
             f"{under(found)}{found.samples_per_s:,.0f}",
-            "100%" if own else f"{over(found)}{one.to_compiled:.0%}",
-            f"{over(found)}{one.to_one_chip:.0%}",
+            "100%" if own else _share(found, one.to_compiled),
+            _share(found, one.to_one_chip),
         )
 
 
@@ -87,6 +87,11 @@ def over(found: Estimate) -> str:
 def under(found: Estimate) -> str:
     """Stands before what is then a bound from above."""
     return "under " if found.caveats else ""
+
+
+def _share(found: Estimate, value: float) -> str:
+    """An efficiency; the longer a step computes, the closer to 1."""
+    return f"{over(found) if value < 1 else under(found)}{value:.0%}"
 
 
 def _peak(case: Case) -> tuple[str, str]:

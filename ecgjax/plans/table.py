@@ -60,9 +60,8 @@ def _parts(case: Case) -> Iterator[str]:
 
 def _memory(case: Case) -> Iterator[tuple[str, ...]]:
     compiled, devices = case.compiled, case.topology.devices_per_chip
-    for name, size in compiled.state_bytes.items():
-        if name != "batch":
-            yield name, md.mib(devices * size), ""
+    for name in ("parameters", "optimiser", "statistics"):
+        yield name, md.mib(devices * compiled.state_bytes[name]), ""
     memory = compiled.memory
     if memory is not None:
         of = ""
@@ -83,10 +82,10 @@ def _memory(case: Case) -> Iterator[tuple[str, ...]]:
 
 def _work(case: Case) -> Iterator[tuple[str, ...]]:
     compiled, devices, chips = case.compiled, case.topology.devices_per_chip, case.topology.chips
-    yield "model", f"{compiled.model_flops / chips / 1e12:.3f} TF", "loss and gradient, nothing repeated"
+    yield "model", md.flops(compiled.model_flops / chips), "loss and gradient, nothing repeated"
     yield (
         "hardware",
-        f"{devices * compiled.program.flops / 1e12:.3f} TF",
+        md.flops(devices * compiled.program.flops),
         "products and convolutions as compiled",
     )
     if compiled.effort == "fast":
@@ -96,7 +95,7 @@ def _work(case: Case) -> Iterator[tuple[str, ...]]:
     sums = [
         f"{dtypes} {md.mb(devices * size)} MB" for dtypes, size in large_reductions(compiled.program).items()
     ]
-    yield "large sums over devices", "; ".join(sums) or "none", "gradients among them"
+    yield "large sums over devices", "; ".join(sums) or ABSENT, "of 1 MiB or more; gradients among them"
 
 
 def _collectives(case: Case) -> str:

@@ -21,13 +21,14 @@ NAMES_ONLY = {
         "domain",
     ),
     *("opt-barrier", "optimization-barrier", "partition-id", "replica-id"),
-    *("while", "conditional", "call", "async-start", "async-update", "async-done"),
+    *("while", "conditional", "call", "call-start", "async-start", "async-update"),
 }
 """Opcodes that move nothing: they name, or what they call is counted instead."""
 
 BOOKKEEPING = {
     *("AllocateBuffer", "ConcatBitcast", "SliceId", "AsyncCollectiveStart", "AsyncCollectiveDone"),
     *("AssumeGatherIndicesInBound", "GatherScatterIndicesBitpacked"),
+    *("PrepareAsyncCallStart", "PrepareAsyncCallDone"),
 }
 """Custom calls that are no kernels: they place and name buffers."""
 

@@ -108,6 +108,7 @@ def fit(
 
     def save(scores: Mapping[str, float] | None = None) -> None:
         meter.check()  # No state is saved before its loss and gradient were seen to be finite.
+        writer.upload()  # What lies before a checkpoint is logged, whatever happens to this machine.
         watched = {} if stopping is None else {"stop": stopping.to_json()}
         checkpoints.save(state, batches.next_batch, {**meta, **watched}, scores)
 

@@ -7,7 +7,7 @@ import tempfile
 import jax
 from etils import epath
 
-from ecgjax.core import runtime
+from ecgjax.core import files, runtime
 from ecgjax.core.interfaces import Tree
 
 
@@ -46,9 +46,7 @@ class Profile:
         with self._local as local:
             for path in pathlib.Path(local).rglob("*"):
                 if path.is_file():
-                    target = self._directory / own / path.relative_to(local)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    epath.Path(path).copy(target, overwrite=True)
+                    files.write_bytes(self._directory / own / path.relative_to(local), path.read_bytes())
         self._local, self._stop = None, 0
         runtime.say(
             f"profile: {self._directory}; open it with `tensorboard --logdir={self._directory}` and the plugin "

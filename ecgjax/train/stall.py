@@ -47,7 +47,7 @@ class Watchdog:
         while not self._done.wait(min(1.0, self._limit_s / 10)):
             what, since, limit_s = self._now
             if time.monotonic() - since > limit_s:
-                self._end(f"no progress for {limit_s / 60:g} minutes at {what}")
+                self._end(f"no progress for {limit_s:g} s at {what}")
 
     def _end(self, said: str) -> None:
         stacks = _stacks()

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from ecgjax.core import flops
 from ecgjax.core import mesh as meshes
 from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
+from ecgjax.losses import blockwise
 from ecgjax.objectives import OBJECTIVES
 
 ECG = EcgSpec(
@@ -134,6 +135,18 @@ def test_recomputation_is_no_work_of_the_model(policy):
     assert flops.count(jax.value_and_grad(undone), *args) == plain
     if policy is None:
         assert flops.count(jax.value_and_grad(remat), *args) > plain  # Otherwise this test shows nothing.
+
+
+def test_a_loss_in_a_ring_of_devices_costs_what_all_logits_do():
+    """A loop of tiles within a loop of devices, each repeated in the backward pass."""
+
+    def tiles(z0, z1):
+        return blockwise.info_nce(z0, z1, temperature=0.1, size=2)
+
+    args = shape(16, 4), shape(16, 4)
+    with jax.set_mesh(meshes.make_mesh()):
+        undone = flops.without_recomputation(tiles, *args)
+        assert flops.count(jax.value_and_grad(undone, argnums=(0, 1)), *args) == 3 * 2 * 16 * 16 * 4
 
 
 def block_flops(tokens, width):

@@ -36,12 +36,17 @@ def marker(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(command, tiny_data, tmp_path_factory):
-    """An uninterrupted run."""
+def finished(command, tiny_data, tmp_path_factory):
+    """An uninterrupted run, traced on its way, and what it said."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    code, said = command(*arguments(tiny_data, workdir))
+    code, said = command(*arguments(tiny_data, workdir), "--profile=2:4")
     assert code == 0, said
-    return workdir
+    return workdir, said
+
+
+@pytest.fixture(scope="module")
+def whole(finished):
+    return finished[0]
 
 
 def interrupt(command, tiny_data, workdir, number):
@@ -85,3 +90,25 @@ def test_a_trained_run_is_left_alone(command, tiny_data, whole):
     assert code == 0
     assert "is trained already" in said
     assert (whole / "metrics.jsonl").read_text() == before
+
+
+def test_the_trace_of_a_run_lies_in_its_workdir_and_is_announced(finished):
+    workdir, said = finished
+    assert {path.suffix for path in (workdir / "profile").rglob("*") if path.is_file()} == {".pb", ".gz"}
+    assert "profiling steps 3 to 4." in said
+    assert f"tensorboard --logdir={workdir / 'profile'}" in said
+
+
+def test_each_step_of_a_run_is_compiled_exactly_once(finished):
+    assert "compiled: train step 1 x, eval step 1 x, " in finished[1]
+
+
+def test_on_a_cpu_speed_is_per_device_and_nothing_else_is_claimed(finished):
+    workdir, said = finished
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "step_ms" in record]
+    assert len(steps) == STEPS
+    for record in steps:
+        assert record["examples_per_s_per_chip"] == record["examples_per_s"]
+        assert not {"mfu", "hbm_gib", "hbm_peak_gib"} & set(record)
+    assert "no MFU: nobody has entered the peak of 'cpu'" in said

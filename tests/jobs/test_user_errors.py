@@ -122,6 +122,16 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
         ("data.modalities", ("ekg",), r"config\.data\.modalities: asked for \['ekg'\]"),
         ("data.pairing", "wrong", r"config\.data\.pairing: unknown 'wrong'"),
         ("mesh.fsdp", 3, r"config\.mesh\.fsdp is 3"),
+        (
+            "objective.encoder.scan",
+            2,
+            r"config\.objective\.encoder: scan 2 does not divide depth 1; choose one of \[1\], or 0",
+        ),
+        (
+            "objective.decoder.softmax",
+            "bfloat16",
+            r"config\.objective\.decoder: softmax 'bfloat16' needs dtype",
+        ),
         ("mesh.slices", 3, r"config\.mesh\.slices is 3"),
         ("mesh.rules", (("qvk/kernel", "fsdp"),), r"config\.mesh\.rules\[0\]: 'qvk/kernel' finds no leaf"),
         ("checkpoint.keep", 1, r"config\.checkpoint\.keep is 1"),
@@ -140,6 +150,11 @@ def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
         ),
         ("init_from.also", ({"workdir": ""},), r"config\.init_from\.also\[0\]\.step: missing"),
         ("accumulate", 3, r"config\.accumulate is 3, which does not divide the 2 examples"),
+        (
+            "grad_cache",
+            2,
+            r"config\.grad_cache is 2, but the loss of objective masked is a mean over examples",
+        ),
         ("stop.metric", "val_los", r"config\.stop\.mode: unknown None; choose from max, min"),
         ("stop", {**WATCH, "patience": -1, "max_delta": 0.0}, r"config\.stop\.patience is -1"),
         (
@@ -220,5 +235,5 @@ def test_a_norm_group_that_does_not_divide_the_batch_is_refused():
     with pytest.raises(
         ValueError, match=r"config\.objective\.cmr\.norm_group is 12.*the 32 examples.*16, 32\]"
     ):
-        setup.check_norm_groups(section, batch_size=64, accumulate=2)
-    setup.check_norm_groups(section, batch_size=48, accumulate=2)
+        setup.check_norm_groups(section, examples=32)
+    setup.check_norm_groups(section, examples=24)

@@ -131,14 +131,21 @@ def older(trained, tmp_path):
     for path in (workdir / "config.json", workdir / "checkpoints" / "8" / "meta" / "metadata"):
         tree = read_json(path)
         config = tree.get("config", tree)
-        del config["accumulate"], config["stop"], config["checkpoint"]["best"], config["init_from"]["also"]
+        del config["accumulate"], config["grad_cache"], config["stop"]
+        del config["checkpoint"]["best"], config["init_from"]["also"]
+        del config["mesh"]["slices"], config["mesh"]["rules"]
+        for part in ("encoder", "decoder"):
+            for field in ("remat", "scan", "pad_tokens", "softmax"):
+                del config["objective"][part][field]
         path.write_text(json.dumps(tree))
     return workdir
 
 
 def test_older_workdirs_are_evaluated_and_resumed(older, make_masked_config):
     assert setup.open_checkpoint(older, checkpoint.choose_step(older, "last")).step == 8
-    assert train_job.train(make_masked_config(), older) == 0
+    config = make_masked_config()
+    config.objective.encoder.remat = "blocks"  # How blocks run may change; not what they compute.
+    assert train_job.train(config, older) == 0
     with pytest.raises(ValueError, match=r"has no best step: config\.checkpoint\.best\.metric was not set"):
         list(evaluate_job._steps(older, evaluation(older, steps=["best"])))
 

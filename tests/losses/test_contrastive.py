@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgjax.losses.contrastive import info_nce, nt_xent, top_k_accuracy, unit
+from ecgjax.losses.contrastive import info_nce, nt_xent, sigmoid, top_k_accuracy, unit
 
 
 def draw(b=16, k=8):
@@ -71,6 +71,21 @@ def test_nt_xent_equals_a_loop(subject):
     value, gradient = jax.value_and_grad(loss)(z0)
     np.testing.assert_allclose(value, total, rtol=1e-5)
     assert bool(jnp.isfinite(gradient).all())
+
+
+def test_sigmoid_equals_a_loop():
+    z0, z1 = draw(4, 3)
+    subject = [0, 1, 0, 2]
+    cosines = np.asarray(unit(z0) @ unit(z1).T, np.float64)
+    total = 0.0
+    for i in range(4):
+        for j in range(4):
+            if i == j or subject[i] != subject[j]:
+                label = 1 if i == j else -1
+                total += np.log1p(np.exp(-label * (np.exp(1.5) * cosines[i, j] - 2.0)))
+    same = jnp.array(subject)[:, None] == jnp.array(subject)
+    got = sigmoid(z0, z1, log_scale=1.5, bias=-2.0, same_subject=same)
+    np.testing.assert_allclose(got, total / 4, rtol=1e-5)
 
 
 def test_nt_xent_of_a_collapsed_encoder_is_the_logarithm_of_the_other_views():

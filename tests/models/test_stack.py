@@ -59,7 +59,7 @@ def assert_equal(found, wanted):
         np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"scan": 2}, {"remat": "dots"}], ids=str)
+@pytest.mark.parametrize("options", [{"scan": 2}, {"remat": "dots", "pad": 8}], ids=str)
 def test_value_gradient_and_drop_path_are_those_of_plain_blocks(plain, options):
     graph, state = stack()
     assert_equal(compiled(value_and_grad(graph, **options), state, TOKENS)(state, TOKENS), plain)
@@ -134,7 +134,7 @@ VIT = {"leads": 3, "length": 40, "patch": 10, "width": 16, "heads": 2, "depth": 
 
 
 def test_encoder_and_decoder_run_as_told_and_keep_their_tree():
-    told = {"scan": 2, "remat": "blocks"}
+    told = {"scan": 2, "remat": "blocks", "pad_tokens": 8}
     keep, key = jnp.zeros((2, 5), jnp.int32), jax.random.key(0)
 
     def encode(vit, ecg):
@@ -148,16 +148,17 @@ def test_encoder_and_decoder_run_as_told_and_keep_their_tree():
 
     ecg, latent = jnp.zeros((2, 3, 40)), jnp.zeros((2, 6, 8))
     encoder, decoder = functools.partial(Vit, **VIT), functools.partial(MaeDecoder, **VIT, encoder_width=8)
-    for make, call, inputs, run in (
-        (functools.partial(encoder, drop_path=0.1), encode, ecg, {"scan", "remat2"}),
-        (decoder, decode, latent, {"scan", "remat2"}),
-        (encoder, attend, ecg, set()),
+    for make, call, inputs, run, scores in (
+        (functools.partial(encoder, drop_path=0.1), encode, ecg, {"scan", "remat2"}, "[2,2,8,8]"),
+        (decoder, decode, latent, {"scan", "remat2"}, "[2,2,16,16]"),
+        (encoder, attend, ecg, set(), "[2,2,16,16]"),
     ):
         trees = []
         for options, expected in (({}, set()), (told, run)):
             graph, state = nnx.split(nnx.eval_shape(lambda make=make, o=options: make(**o, rngs=nnx.Rngs(0))))
             jaxpr = jax.make_jaxpr(lambda s, x, g=graph, call=call: call(nnx.merge(g, s), x))(state, inputs)
             assert {"scan", "remat2", "checkpoint"} & set(primitives(jaxpr.jaxpr)) == expected
+            assert (scores in str(jaxpr)) == bool(expected)
             trees.append(jax.tree.map(lambda leaf: leaf.shape, nnx.to_pure_dict(state)))
         assert trees[0] == trees[1]
 
@@ -166,6 +167,8 @@ def test_encoder_and_decoder_run_as_told_and_keep_their_tree():
 def test_a_depth_that_does_not_split_is_refused(scan):
     with pytest.raises(ValueError, match=rf"scan {scan} does not divide depth 4; choose one of \[1, 2, 4\]"):
         Vit(**VIT, scan=scan, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="pad_tokens is 0; it must be at least 1"):
+        Vit(**VIT, pad_tokens=0, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=rf"scan {scan} does not divide depth 4"):
         MaeDecoder(**VIT, encoder_width=8, scan=scan, rngs=nnx.Rngs(0))
 

@@ -33,7 +33,9 @@ def compiled(name, mesh=None):
     """The gradient of one training loss, over a mesh or on one device."""
 
     def loss(params, extra, inputs, key):
-        return objective(name).loss(params, extra, inputs, key, train=True)
+        devices = jax.sharding.get_abstract_mesh() if mesh is None else mesh.abstract_mesh
+        with jax.sharding.use_abstract_mesh(devices):
+            return objective(name).loss(params, extra, inputs, key, train=True)
 
     grad = jax.value_and_grad(loss, has_aux=True)
     if mesh is None:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from tiny_objectives import LABELS, RESNET, SPEC, TOWERS, batch
 
+from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
 from ecgjax.losses import contrastive, matrix
+from ecgjax.objectives import contrasts
 from ecgjax.objectives.cross_modal import CrossModal
 from ecgjax.train import optim, state, step
 
@@ -130,6 +132,41 @@ def test_a_missing_matrix_is_named():
         jax.eval_shape(
             functools.partial(make(contrast="k_positive").loss, train=True), *drawn(), batch(), KEY
         )
+
+
+def compared(objective, projections, inputs):
+    """The comparison alone, on eight devices where it is in tiles."""
+    mesh = meshes.make_mesh(data=4, fsdp=2)
+    z_cmr, z_ecg = projections
+
+    @jax.jit
+    def run(z_cmr, z_ecg, inputs):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return objective.compare({}, {"cmr": z_cmr, "ecg": z_ecg}, inputs, KEY, train=True)
+
+    return jax.device_get(run(*jax.device_put((z_cmr, z_ecg, inputs), meshes.batch_sharding(mesh))))
+
+
+@pytest.mark.parametrize(
+    ("contrast", "similarity"),
+    [("supervised_contrastive", "data"), ("remove_false_negatives", "labels")],
+)
+def test_tiles_know_who_is_alike(contrast, similarity, projections, stored):
+    whole, tiles = (
+        make(contrast=contrast, similarity=similarity, threshold=0.8, tile=tile) for tile in (None, 2)
+    )
+    inputs, _ = stored
+    inputs = {**inputs, "subject": inputs["subject"].at[1].set(inputs["subject"][0])}
+    (want, metrics), (got, found) = (compared(x, projections, inputs) for x in (whole, tiles))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert found == metrics
+
+
+def test_a_tile_that_does_not_divide_a_device_is_refused():
+    z = jax.ShapeDtypeStruct((48, 8), "float32")
+    message = r"config\.objective\.tile is 4, which does not divide the 6 examples .* 8 device.* one of \[1, 2, 3, 6\]"
+    with jax.set_mesh(meshes.make_mesh(data=8)), pytest.raises(ValueError, match=message):
+        jax.eval_shape(functools.partial(contrasts.ranks, tile=4), z, z)
 
 
 @pytest.mark.parametrize("frozen", ["cmr", "ecg"])
@@ -279,6 +316,8 @@ def test_it_computes_in_float64():
         ({"cmr": {**FIELDS["cmr"], "frames": ("ES", "dia")}}, "cmr.frames is .* among ES, mid, ED"),
         ({"cmr": {**FIELDS["cmr"], "frames": ()}}, "cmr.frames is"),
         ({"cmr": {**FIELDS["cmr"], "reads": (0,)}}, "cmr.reads: set by the program"),
+        ({"tile": 0}, "tile is 0; it must be at least 1, or None"),
+        ({"tile": 8, "contrast": "k_positive"}, "tile is 8, but k_positive draws among all"),
         (
             {"online": {**ONLINE, "label": "lvef"}},
             "'lvef' is no binary label of the data set; choose from lbbb",

@@ -61,6 +61,12 @@ SECTIONS = {
         "threshold": 0.99,
         "online": {"modality": "cmr", "label": "lbbb"},
     },
+    "cross_modal sigmoid tiles": {
+        **{k: v for k, v in TOWERS.items() if k != "temperature"},
+        "cmr": {**RESNET, "depths": (1,), "widths": (8,), "norm": "group"},
+        "contrast": "sigmoid",
+        "tile": 1,
+    },
     "cross_modal frozen": {**TOWERS, "cmr": {"name": "unet", "widths": (8, 8)}, "freeze": ("cmr",)},
     "supervised ecg": {"name": "supervised", "modality": "ecg", "encoder": {**VIT, "pooling": "attention"}},
     "supervised cmr": {"name": "supervised", "modality": "cmr", "encoder": {**RESNET, "norm": "batch"}},
@@ -73,6 +79,7 @@ SECTIONS = {
         "contrast": "info_nce",
         **SIAMESE,
     },
+    "simclr tiles": {"name": "simclr", "modality": "ecg", "encoder": VIT, "tile": 4, **SIAMESE},
     "byol ecg": {
         "name": "byol",
         "modality": "ecg",

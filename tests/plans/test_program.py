@@ -1,7 +1,7 @@
 """What programs communicate, move and compute: texts of real compilations, cut to what matters, counted by hand.
 
 The fixtures are v5e:4x4 texts of jax 0.10.2 and libtpu 0.0.42.1 without source locations and most of the backend's
-configuration; device i of the mesh stands at (i // 4, i % 4), or is the i-th of a slice.
+configuration; sparse_core is of tpu7x. Device i of the mesh stands at (i // 4, i % 4), or is the i-th of a slice.
 """
 
 import pathlib
@@ -57,6 +57,34 @@ def test_an_asynchronous_fusion_prints_one_all_gather_three_times():
 def test_an_asynchronous_fusion_without_a_start_is_refused():
     with pytest.raises(ValueError, match="starts nowhere"):
         read(text("async_fusion").replace("AsyncCollectiveStart", "AnotherStart"))
+
+
+def test_what_ends_elsewhere_runs_to_the_end_of_its_computation():
+    """As in a loop that ends in one turn what it began in the last."""
+    fused = read(text("async_fusion").replace("AsyncCollectiveDone", "AnotherDone")).collectives[1]
+    assert fused.cover_cycles == 37682 + 38215
+
+
+def test_a_collective_of_another_core_is_found_where_it_is_called():
+    """tpu7x leaves large sums to its sparse cores, in a computation that the program starts and waits for."""
+    program = text("sparse_core")
+    (reduce,) = read(program).collectives
+    assert (reduce.kind, reduce.bytes, reduce.group, reduce.blocking) == ("all-reduce", 4 * 2**20, 4, True)
+    assert read(program).kernels == ()
+    # Summed in the main memory, and copied there.
+    assert read(program).hbm_bytes == 2 * 2 * 4 * 2**20
+    done = "  %all-reduce.2.cloned.1.call-done ="
+    copy = next(line for line in program.splitlines() if "ROOT %copy.4" in line)
+    meanwhile = copy.replace("ROOT %copy.4", "%copy.5").replace(
+        "%all-reduce.2.cloned.1.call-done", "%param.1"
+    )
+    (hidden,) = read(program.replace(done, f"{meanwhile}\n{done}")).collectives
+    assert (hidden.blocking, hidden.cover_cycles) == (False, 7132)
+
+
+def test_a_collective_in_an_unknown_call_is_refused():
+    with pytest.raises(ValueError, match=r"is a quiet-call with communications in called_computation"):
+        read(text("sparse_core").replace(" call-start(", " quiet-call("))
 
 
 def test_permutes_of_one_channel_are_different_permutes():
@@ -137,12 +165,35 @@ def test_what_leaves_a_slice_goes_over_the_data_centre_network():
     assert send.blocking
 
 
+def test_a_reduction_fused_with_its_scatter_is_one():
+    """The compiler writes an all-reduce and a slice in a fusion of its own, and the backend scatters."""
+    (scatter,) = read(text("reduce_scatter")).collectives
+    assert (scatter.kind, scatter.bytes, scatter.group, scatter.span) == (
+        "reduce-scatter",
+        64 * 64 * 2,
+        2,
+        (1, 2, 1),
+    )
+
+
+def test_of_branches_the_one_with_more_work_counts():
+    """Both write the same array; one multiplies, the other sums over the devices."""
+    program = read(text("conditional"))
+    assert program.flops == 2 * 256**3
+    assert program.collectives == ()
+
+
 def test_arrays_in_vmem_cost_no_bandwidth():
     """One factor is fetched ahead, the other read in place: each crosses once, as does the result."""
     program = read(text("prefetch"))
     assert program.hbm_bytes == 2 * (1024 * 2048 + 2048 * 512 + 1024 * 512)
     assert program.flops == 2 * 1024 * 2048 * 512
     assert program.cycles == 26308
+
+
+def test_a_slice_that_is_fetched_costs_what_is_cut_out():
+    """Of one example in four; tokens are the minor axis, 301 of 384."""
+    assert read(text("slice_start")).hbm_bytes == 8 * 64 * 384 * 2
 
 
 def test_a_scan_reads_and_writes_rows_of_its_stacks():
@@ -155,6 +206,16 @@ def test_a_scan_reads_and_writes_rows_of_its_stacks():
     first = 2 * row + 2 * TILE
     assert program.hbm_bytes == 15 * turn + first
     assert program.cycles == 15 * 2663 + 2239
+
+
+def test_a_gather_has_no_cycles_and_says_so():
+    """Its own analysis lets the compiler count a tile of bytes for every window, whatever the memory it lies in."""
+    program = read(text("gather"))
+    assert program.unpriced == ("gather: jit(<lambda>)/vmap()/gather",)
+    assert program.cycles == 1826 + 2345 + 1997
+    # Indices and array are read once into VMEM, where it gathers; the result is written.
+    assert program.hbm_bytes == 4 * (8 * 128 + 60 * 8 * 128 + 20 * 8 * 128)
+    assert read(text("all_reduce")).unpriced == ()
 
 
 def test_coordinates_of_another_mesh_are_refused():

@@ -17,13 +17,14 @@ def test_a_full_pod_from_sixteen_chips():
     """24.2 ms become 25.7, an efficiency of 94 %: gradients get wrapped links, batch norm a longer way."""
     here, there = weak_scaling(compiled(), SMALL, [LARGE])
     assert here.estimate.step_s == pytest.approx(24.2e-3, rel=5e-3)
-    assert there.estimate.step_s == pytest.approx(25.7e-3, rel=5e-3)
+    assert there.estimate.step_s == pytest.approx(25.7e-3, rel=2e-3)
     assert there.to_compiled == pytest.approx(0.942, abs=5e-3)
     assert here.to_one_chip == pytest.approx(21.4 / 24.2, abs=5e-3)
     assert there.to_one_chip == pytest.approx(21.4 / 25.7, abs=5e-3)
     assert there.estimate.batch_size == 16 * 512
     assert there.estimate.model_flops == here.estimate.model_flops  # Of a chip.
     assert there.estimate.latency_s == pytest.approx(99 * 35e-6)
+    assert there.estimate.hidden_s == 0  # Padded sums of embeddings block.
 
 
 def test_embeddings_grow_with_the_batch_and_become_padded_sums():
@@ -35,6 +36,18 @@ def test_embeddings_grow_with_the_batch_and_become_padded_sums():
         ("all-reduce", 1, 4, *everything),
         ("all-reduce", 2, 16 * EMBEDDINGS, *everything),
     ]
+
+
+def test_a_gradient_of_embeddings_is_told_by_its_bytes_and_dtype():
+    """It may have merged with a few others; subjects that are gathered are no statistics of 512 channels."""
+    given = (
+        reduction(1, 2**17, dtype="f32", kind="all-gather"),
+        reduction(1, 2**17 + 1280, dtype="f32"),
+        reduction(1, 2048, dtype="u32", kind="all-gather"),
+        reduction(1, 2048, dtype="f32"),
+    )
+    record = rescaled(compiled(program=program(collectives=given)), SMALL, parse("v5e:8x8"))
+    assert [c.bytes for c in record.program.collectives] == [2**19, 4 * (2**17 + 1280), 2**13, 2048]
 
 
 def test_a_pod_sends_the_bytes_that_a_compilation_for_it_sends():
@@ -85,11 +98,27 @@ def test_between_slices_a_chip_sends_its_share():
     assert four.bytes == 2**18 * 3 // 2
 
 
-def test_only_a_slice_of_several_chips_predicts_and_only_larger_ones_of_its_kind():
-    for here, there in (("v5e:4x4", "v5p:4x8x8"), ("v5e:4x4", "v5e:2x2"), ("v5e:1x1", "v5e:4x4")):
-        with pytest.raises(ValueError, match="says nothing of"):
-            rescaled(compiled(), parse(here), parse(there))
-    assert rescaled(compiled(), SMALL, SMALL) is not None
+def test_a_ring_over_slices_waits_for_the_network_between_them():
+    ring = reduction(32, 512, kind="permute", group=16, span=(), hops=1.0)
+    (longer,) = rescaled(
+        compiled(program=program(collectives=(ring,))), SMALL, parse("2xv5e:4x4")
+    ).program.collectives
+    assert (longer.times, longer.network) == (64, "dcn")
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "fsdp"),
+    [
+        ("v5e:4x4", "v5p:4x8x8", 1),
+        ("v5e:4x4", "v5e:2x2", 1),
+        ("v5e:1x1", "v5e:4x4", 1),
+        ("2xv5e:4x4", "2xv5e:8x8", 1),
+        ("v5e:4x4", "v5e:8x8", 16),
+    ],
+)
+def test_what_holds_no_sums_over_copies_in_one_slice_predicts_nothing(here, there, fsdp):
+    with pytest.raises(ValueError, match=f"says nothing of {there}"):
+        rescaled(compiled(), parse(here), parse(there), fsdp=fsdp)
 
 
 def test_larger_slices():

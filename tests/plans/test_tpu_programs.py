@@ -9,19 +9,12 @@ import sys
 
 import pytest
 
+from ecgjax.plans import environment
 from ecgjax.plans.program import read_program
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install ecgjax[plan]"
 )
-ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "JAX_PLATFORMS": "cpu",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_LOG_DIR": "disabled",
-}
 MEBI = 2**20
 
 
@@ -32,7 +25,7 @@ def compiled(tmp_path_factory):
     script = pathlib.Path(__file__).with_name("compile_small_programs.py")
     done = subprocess.run(
         [sys.executable, script, directory],
-        env=os.environ | ENVIRONMENT,
+        env=os.environ | environment.TPU,
         capture_output=True,
         text=True,
         timeout=240,

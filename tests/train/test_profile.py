@@ -1,5 +1,7 @@
+import jax
 import jax.numpy as jnp
 import pytest
+from etils import epath
 
 from ecgjax.train.profile import Profile, parse_range
 
@@ -37,6 +39,20 @@ def test_a_trace_is_written_once_whole_or_where_the_run_ends(tmp_path, capsys, s
     said = capsys.readouterr().err
     assert "profiling steps 3 to 4" in said
     assert f"tensorboard --logdir={tmp_path}" in said
+
+
+def test_a_trace_reaches_a_bucket(gs):
+    with Profile(gs, start=0, stop=1) as profile:
+        profile.at(0, jnp.zeros(()))
+    runs = epath.Path(gs) / "plugins" / "profile"
+    assert {path.suffix for run in runs.iterdir() for path in run.iterdir()} == {".gz", ".pb"}
+
+
+def test_each_of_several_processes_writes_where_no_other_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert traced(tmp_path, range(6)) == [".gz", ".pb"]
+    assert [path.name for path in tmp_path.iterdir()] == ["process-1"]
 
 
 @pytest.mark.parametrize("steps", [range(2), range(4, 9)], ids=["not reached", "resumed beyond"])

@@ -1,5 +1,7 @@
 import json
 
+from etils import epath
+
 from ecgjax.train.writer import MetricWriter
 
 
@@ -47,3 +49,33 @@ def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):
     writer.write(1, {"loss": 0.0})
     assert steps(tmp_path) == [1]
     writer.close()
+
+
+def test_a_bucket_has_every_line_and_the_board_once_uploaded(gs):
+    workdir = epath.Path(gs)
+    writer = MetricWriter(workdir)
+    writer.write(1, {"loss": 0.0})
+    assert not (workdir / "metrics.jsonl").exists()  # Until a minute has passed, or a checkpoint comes.
+    writer.upload()
+    assert steps(workdir) == [1]
+    writer.write(2, {"loss": 0.0})
+    writer.close()
+    assert steps(workdir) == [1, 2]
+    (events,) = (workdir / "tensorboard").iterdir()
+    assert len(events.read_bytes()) > 50
+
+
+def test_a_bucket_is_brought_up_to_date_every_minute(gs, monkeypatch):
+    monkeypatch.setattr("ecgjax.train.writer.UPLOAD_EVERY_S", 0.0)
+    writer = MetricWriter(gs)
+    writer.write(1, {"loss": 0.0})
+    assert steps(epath.Path(gs)) == [1]
+    writer.close()
+
+
+def test_a_run_resumed_from_a_bucket_goes_on_with_its_log(gs):
+    workdir = epath.Path(gs)
+    write(workdir, 0, [0, 1, 2, 3])
+    write(workdir, 2, [3, 4])
+    assert steps(workdir) == [0, 1, 2, 3, 4]
+    assert len(list((workdir / "tensorboard").iterdir())) == 2

@@ -1,46 +1,13 @@
-"""One run by the command line: its trace, its metrics, and how often it compiled."""
-
-import json
+"""What a run measures of itself, as its command line and its devices say."""
 
 import pytest
 from etils import epath
-from tiny_runs import masked
 
 from ecgjax.core import chips
 from ecgjax.core import config as configs
 from ecgjax.data.manifest import read_manifest
 from ecgjax.jobs import train as train_job
 from ecgjax.jobs.assemble import Data, abstract_batch, assemble
-
-
-@pytest.fixture(scope="module")
-def run(command, tiny_data, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("profiled") / "run"
-    code, said = command("train", *masked(tiny_data, 6), "--profile=2:4", f"--workdir={workdir}")
-    assert code == 0, said
-    return workdir, said
-
-
-def test_the_trace_lies_in_the_workdir_and_is_announced(run):
-    workdir, said = run
-    assert {p.suffix for p in (workdir / "profile").rglob("*") if p.is_file()} == {".pb", ".gz"}
-    assert "profiling steps 3 to 4." in said
-    assert f"tensorboard --logdir={workdir / 'profile'}" in said
-
-
-def test_each_step_is_compiled_exactly_once(run):
-    assert "compiled: train step 1 x, eval step 1 x, " in run[1]
-
-
-def test_on_a_cpu_speed_is_per_device_and_nothing_else_is_claimed(run):
-    workdir, said = run
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    steps = [r for r in records if "step_ms" in r]
-    assert len(steps) == 6
-    for record in steps:
-        assert record["examples_per_s_per_chip"] == record["examples_per_s"]
-        assert not {"mfu", "hbm_gib", "hbm_peak_gib"} & set(record)
-    assert "no MFU: " in said
 
 
 def test_a_bad_range_is_refused_before_any_work(masked_config, tmp_path):

@@ -1,0 +1,190 @@
+"""`ecgjax plan` as a command, and what it says where something is wrong."""
+
+import importlib.util
+import json
+
+import pytest
+
+from configs import mae_ecg
+from ecgjax.core import config as configs
+from ecgjax.jobs import plan as plan_job
+from ecgjax.jobs import plan_compile, plan_data
+from ecgjax.plans import environment
+from ecgjax.plans.records import compiled_from_json
+
+TINY_INPUT = "configs/prepare.py:tiny"
+SIZES = {"width": 16, "depth": 1, "heads": 2}
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason='libtpu is not installed: pip install "ecgjax[plan]"'
+)
+
+
+def tiny_flags():
+    own = [f"--config.objective.{part}.{k}={v}" for part in ("encoder", "decoder") for k, v in SIZES.items()]
+    own += ["--config.objective.encoder.patch=50", "--config.objective.encoder.patch_leads=1"]
+    data = ["--config.data.crop=100", f"--input={TINY_INPUT}"]
+    return ["plan", "--config=configs/mae_ecg.py:demo", *own, *data]
+
+
+@pytest.fixture
+def config():
+    config = mae_ecg.get_config("demo")
+    config.data.update({"batch_size": 16, "crop": 100})
+    config.objective.encoder.update({**SIZES, "patch": 50, "patch_leads": 1})
+    config.objective.decoder.update(SIZES)
+    return config
+
+
+def request_of(config, topology="v5e:2x2", cache=None):
+    config = configs.plain(config)
+    data, _ = plan_data.data_of(config, TINY_INPUT)
+    return plan_compile.Request(config, data, topology, "fast", cache)
+
+
+def plan(config, **changes):
+    options = {"topology": ["v5e:2x2"], "recipe": TINY_INPUT, "time_limit": 60.0, "cache": None}
+    return plan_job.plan(config, **{**options, **changes})
+
+
+@needs_libtpu
+def test_a_real_step_is_compiled_for_a_slice_once(command, config, tmp_path):
+    """From the command line to the numbers, while another process may hold libtpu; the second time it is known."""
+    out, cache = tmp_path / "plan.json", str(tmp_path / "cache")
+    arguments = [
+        *tiny_flags(),
+        "--topology=v5litepod-4",
+        "--examples_per_chip=4",
+        "--fast",
+        f"--json={out}",
+        f"--cache={cache}",
+    ]
+    code, said = command(*arguments)
+    assert code == 0, said
+    assert "assumed: as configs/prepare.py:tiny would make them" in said
+    assert "## v5e:2x2: 1 slice, 1 host, 4 chips, 4 devices; batch 16, 4 a chip" in said
+    compiled = json.loads(out.read_text())["cases"][0]["compiled"]
+    assert compiled["error"] is None
+    # Parameters and two moments of each, in float32, on every chip; the batch is shared.
+    parameters = compiled["state_bytes"]["parameters"]
+    assert 2 * parameters <= compiled["state_bytes"]["optimiser"] <= 2 * parameters + 64
+    example = 12 * 100 * 4 + 12 * 4 + 2 * 4 + 4 + 1  # ECG, labels, subject, index, mask.
+    assert compiled["state_bytes"]["batch"] == 4 * example
+    # On a chip arrays come in tiles, so they take more than their values.
+    assert sum(compiled["state_bytes"].values()) <= compiled["memory"]["arguments"]
+    (reduction,) = compiled["program"]["collectives"]
+    assert (reduction["kind"], reduction["group"], reduction["network"]) == ("all-reduce", 4, "ici")
+    assert reduction["bytes"] == pytest.approx(parameters, rel=0.01)  # The gradient, and a few metrics.
+
+    (again,) = plan(config, examples_per_chip=[4], fast=True, cache=cache)
+    assert again.compiled == compiled_from_json({**compiled, "cached": True})
+
+
+@needs_libtpu
+def test_the_time_limit_ends_the_compiler(config):
+    children = []
+
+    class Noting(plan_compile.subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            children.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_compile.subprocess, "Popen", Noting)
+        with pytest.raises(
+            ValueError, match=r"v5e:2x2: not compiled within 1 s; raise --time_limit, or use --fast"
+        ):
+            plan(config, time_limit=1.0)
+    assert [child.returncode for child in children] == [-9]
+
+
+def test_without_libtpu_the_extra_is_named(config, monkeypatch):
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r'not installed: pip install "ecgjax\[plan\]".*local:8 plans without it'
+    ):
+        plan(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("topology", ["v5e:2x2", "v5e:3x3"], r"no slice of v5e has that shape\. Known: v5e and v6e of 1x1"),
+        (
+            "topology",
+            ["v5e:8x8"],
+            r"v5e:8x8: its 64 devices do not divide a batch of 16; give --examples_per_chip=N",
+        ),
+        (
+            "examples_per_chip",
+            [3],
+            r"tpu7x:2x2x1: its 8 devices do not divide a batch of 12; .* a multiple of 2",
+        ),
+        ("recipe", "configs/nope.py:x", r"--input=configs/nope\.py:x: no such file"),
+        ("recipe", "configs/prepare.py:nope", r"configs/prepare\.py:nope: unknown; choose from synthetic"),
+        ("recipe", "configs/report.py", r"--input\.\w+: no such key"),
+        (
+            "crop",
+            2000,
+            r"config\.data\.crop: 2000 samples are not within 1 to 1000 \(assumed: as configs/prepare",
+        ),
+        ("modalities", ("ekg",), r"config\.data\.modalities: asked for \['ekg'\], which the data lack"),
+        ("directory", "/nonexistent", r"/nonexistent/manifest\.json does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_compilation(config, monkeypatch, field, value, message):
+    monkeypatch.setattr(plan_job, "compile_apart", None)
+    options = {"topology": ["tpu7x:2x2x1"]} if field == "examples_per_chip" else {}
+    if field in config.data:
+        with config.ignore_type():
+            config.data[field] = value
+    else:
+        options[field] = value
+    with pytest.raises(ValueError, match=message):
+        plan(config, **options)
+
+
+def test_what_only_the_assembly_knows_comes_back_from_the_compiler(config):
+    config.objective.encoder.heads = 3
+    with pytest.raises(
+        ValueError, match=r"config\.objective\.encoder: width 16 is not a multiple of heads 3"
+    ):
+        plan(config, topology=["local:2"])
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "kind", "message"),
+    [
+        (-9, "", ValueError, "v5e:2x2: the compiler was killed, most likely for want of memory"),
+        (
+            -11,
+            "noise\nFatal: libtpu\n",
+            ValueError,
+            "v5e:2x2: the compiler ended with code -11: Fatal: libtpu",
+        ),
+        (-6, "", ValueError, "v5e:2x2: the compiler ended with code -6: it said nothing"),
+        (1, "Traceback (most recent call last):\nKeyError: 'x'", RuntimeError, "KeyError: 'x'"),
+    ],
+)
+def test_a_compiler_that_dies_leaves_a_word(code, said, kind, message):
+    error = plan_compile._obituary("v5e:2x2", code, said)
+    assert type(error) is kind
+    assert message in str(error)
+
+
+def test_prepared_data_are_taken_as_they_are(config, tiny_data):
+    config.data.directory = str(tiny_data)
+    data, words = plan_data.data_of(configs.plain(config), "configs/nope.py")
+    assumed, _ = plan_data.data_of(configs.plain(mae_ecg.get_config("demo")), TINY_INPUT)
+    assert words.startswith(f"data as in {tiny_data}")
+    assert data.spec == assumed.spec
+    assert [label["name"] for label in data.labels] == [label["name"] for label in assumed.labels]
+    assert set(data.labels[0]) == set(assumed.labels[0])
+
+
+def test_a_request_survives_its_file(config):
+    request = request_of(config)
+    assert (
+        plan_compile.request_from_json(json.loads(json.dumps(plan_compile.request_to_json(request))))
+        == request
+    )

@@ -1,0 +1,3 @@
+from bucket import gs
+
+__all__ = ["gs"]
