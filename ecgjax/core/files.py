@@ -51,10 +51,15 @@ def retried(
                 raise
             if wait is None:
                 raise StorageError(f"{what}: {_way_out(error, path)}") from error
-            sys.stderr.write(f"{what} failed ({first_line(error)}); trying again in {wait:g} s.\n")
-            sys.stderr.flush()
+            complain(f"{what} failed ({first_line(error)}); trying again in {wait:g} s.")
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def complain(message: str) -> None:
+    """One line of this process, whether it leads or not: its storage is its own."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
 
 
 def may_pass(error: BaseException) -> bool:

@@ -188,8 +188,8 @@ def to_global(batch: Batch, mesh: Mesh) -> Mapping[str, jax.Array]:
 def to_host(tree: Tree) -> Tree:
     """The whole tree in every process, one leaf at a time where none holds it whole; every process must call it."""
 
-    def whole(leaf: jax.Array):
-        held = leaf.is_fully_addressable or leaf.is_fully_replicated
+    def whole(leaf: jax.Array | np.ndarray):
+        held = isinstance(leaf, np.ndarray) or leaf.is_fully_addressable or leaf.is_fully_replicated
         return jax.device_get(leaf) if held else multihost_utils.process_allgather(leaf, tiled=True)
 
     return jax.tree.map(whole, tree)

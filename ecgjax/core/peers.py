@@ -22,6 +22,9 @@ import jax
 BROKEN = 76
 """Exit code where this process is well but another is gone or stuck: the same command goes on."""
 
+_PATIENCE_S = 3600
+"""For a process that is there but does not come along, as one that reads its data from a slow disk."""
+
 _EVERY_S = 1.0
 _LINGER_S = 3 * _EVERY_S
 _SPACE = "ecgjax"
@@ -57,10 +60,19 @@ class Peers:
         number = self._calls[name] = self._calls.get(name, -1) + 1
         place = f"{_SPACE}/{name}/{number}"
         self._client.key_value_set(f"{place}/{self.process}", value)
-        # Without an end of its own: whoever keeps the others waiting is found dead, or finds itself stuck.
-        self._client.wait_at_barrier(place, 24 * 3600 * 1000)
-        said = {int(key.rpartition("/")[2]): text for key, text in self._client.key_value_dir_get(place)}
+        try:
+            self._client.wait_at_barrier(place, _PATIENCE_S * 1000)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+            late = sorted(set(range(self.processes)) - self._said(place).keys())
+            names = ", ".join(map(self.name, late))
+            self.leave(f"waited {_PATIENCE_S} s for {names} at {name!r}. {_resume()}", code=BROKEN)
+        said = self._said(place)
         return [said[process] for process in range(self.processes)]
+
+    def _said(self, place: str) -> dict[int, str]:
+        return {int(key.rpartition("/")[2]): text for key, text in self._client.key_value_dir_get(place)}
 
     def finish(self) -> None:
         """Waits for the others, then stops watching: from here on it is no failure to leave."""
@@ -78,10 +90,10 @@ class Peers:
             said, code = f"{self._silent()} {_resume(_line(error))}", BROKEN
         self._leaving.set()
         _write(f"{self.name(self.process)}: {said}")
-        word = json.dumps({"process": self.process, "said": said, "code": code})
+        word = json.dumps({"said": said, "code": code})
         try:
-            self._client.key_value_set(_LAST_WORD, word)
-        except jax.errors.JaxRuntimeError:  # Another spoke first, or the coordinator is gone.
+            self._client.key_value_set(f"{_LAST_WORD}/{self.process}", word)
+        except jax.errors.JaxRuntimeError:  # The coordinator is gone: nobody to tell, and all see it.
             pass
         else:
             if self.process == 0:  # The coordinator goes with it; let the others read first.
@@ -94,21 +106,20 @@ class Peers:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         except OSError:
-            _write(f"{self.name(self.process)}: {self.name(0)}, the coordinator, is gone. {_resume()}")
-            _end(BROKEN)
+            end(f"{self.name(self.process)}: {self.name(0)}, the coordinator, is gone. {_resume()}", BROKEN)
         faulthandler.dump_traceback()
         _end(128 + signal.SIGABRT)
 
     def _silent(self) -> str:
         """Who has not been heard of while this process waited."""
         try:
-            before = dict(self._client.key_value_dir_get(_BEATS))
+            before = self._said(_BEATS)
             time.sleep(_LINGER_S)
-            after = dict(self._client.key_value_dir_get(_BEATS))
+            after = self._said(_BEATS)
         except jax.errors.JaxRuntimeError:
             return f"{self.name(0)} is gone."
-        gone = [p for p in range(self.processes) if before.get(f"{_BEATS}/{p}") == after.get(f"{_BEATS}/{p}")]
-        names = ", ".join(self.name(p) for p in gone if p != self.process)
+        gone = [p for p in range(self.processes) if p != self.process and before.get(p) == after.get(p)]
+        names = ", ".join(map(self.name, gone))
         return f"{names} is gone." if names else "lost contact with another process."
 
     def _watch(self) -> None:
@@ -117,7 +128,7 @@ class Peers:
             beat += 1
             try:
                 self._client.key_value_set(f"{_BEATS}/{self.process}", str(beat), allow_overwrite=True)
-                words = dict(self._client.key_value_dir_get(_LAST_WORD.rpartition("/")[0]))
+                words = self._said(_LAST_WORD)
                 silent = self._overdue() if self.process == 0 else []
             except jax.errors.JaxRuntimeError as error:
                 if not self._over.is_set() and not self._leaving.is_set():
@@ -127,18 +138,16 @@ class Peers:
                 return
             if self._leaving.is_set():
                 continue
-            if _LAST_WORD in words:
-                word = json.loads(words[_LAST_WORD])
-                _write(f"{self.name(self.process)}: ended by {self.name(word['process'])}: {word['said']}")
-                _end(word["code"])
+            for process, text in words.items():
+                word = json.loads(text)
+                end(f"{self.name(self.process)}: ended by {self.name(process)}: {word['said']}", word["code"])
             if silent:
-                names = ", ".join(self.name(p) for p in silent)
+                names = ", ".join(map(self.name, silent))
                 self.leave(f"{names} has been silent for {self._timeout_s:g} s. {_resume()}", code=BROKEN)
 
     def _overdue(self) -> list[int]:
         now = time.monotonic()
-        for key, text in self._client.key_value_dir_get(_BEATS):
-            process = int(key.rpartition("/")[2])
+        for process, text in self._said(_BEATS).items():
             if self._beats.get(process, ("", 0.0))[0] != text:
                 self._beats[process] = (text, now)
         return [p for p, (_, heard) in self._beats.items() if now - heard > self._timeout_s]

@@ -1,7 +1,7 @@
 """Batches of a prepared data directory, read by Grain; a training batch is known by its number."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import grain
@@ -9,16 +9,17 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
+from ecgjax.data.assembly import (
+    Batch,
+    BatchData,
+    EvaluationAssembly,
+    Partners,
+    TrainAssembly,
+    open_examples,
+)
 from ecgjax.data.few_labels import labelled_positions
 from ecgjax.data.manifest import Manifest, read_manifest
-from ecgjax.data.shards import ShardSource, read_split
 from ecgjax.data.similarity import SimilarityRows
-
-Batch = dict[str, np.ndarray]
-
-_MODALITY_FIELDS = {"ecg": ("ecg", "ecg_step"), "cmr": ("cmr",)}
-_CROP_STREAM = 0x63726F70  # Keeps the crop draws apart from anything else that is seeded with (seed, step).
-_PARTNER_STREAM = 0x70616972
 
 
 class TrainBatches(Iterator[Batch]):
@@ -29,7 +30,7 @@ class TrainBatches(Iterator[Batch]):
     """
 
     def __init__(
-        self, positions: grain.MapDataset, make: "_TrainBatch", *, workers: int, threads: int, prefetch: int
+        self, positions: grain.MapDataset, make: TrainAssembly, *, workers: int, threads: int, prefetch: int
     ):
         self._positions, self._make, self._options = positions, make, (workers, threads, prefetch)
         self._iterator: grain.DatasetIterator | None = None
@@ -142,8 +143,8 @@ def train_batches(
             "config.data.pairing: 'permuted' needs both ECG and CMR, config.data.modalities are "
             f"{list(data.modalities)}; choose pairing 'true'."
         )
-    examples_of = _examples(directory, data, cache)
-    partners = _Partners(data.examples, seed) if pairing == "permuted" else None
+    examples_of = open_examples(directory, data, cache)
+    partners = Partners(data.examples, seed) if pairing == "permuted" else None
     matrix = None if similarity is None else SimilarityRows(similarity, data.examples)
     positions = (
         grain.MapDataset.range(examples)
@@ -152,7 +153,7 @@ def train_batches(
         .batch(batch_size, drop_remainder=True, batch_fn=_as_positions)
         .repeat(None)
     )
-    make = _TrainBatch(data, examples_of, seed, reference_crop, partners, matrix, chosen)
+    make = TrainAssembly(data, examples_of, seed, reference_crop, partners, matrix, chosen)
     return TrainBatches(positions, make, workers=workers, threads=threads, prefetch=prefetch)
 
 
@@ -185,7 +186,7 @@ def evaluation_batches(
         raise ValueError(f"config.data.crops: {crops} is below 1.")
     starts = crop_starts(data.length, data.crop, crops=crops, position=position)
     batches = grain.MapDataset.range(-(-data.examples * crops // batch_size)).map(
-        _EvaluationBatch(data, _examples(directory, data, cache), batch_size, starts)
+        EvaluationAssembly(data, open_examples(directory, data, cache), batch_size, starts)
     )
     return _iterate(batches, workers, threads, prefetch)
 
@@ -205,151 +206,6 @@ def crop_starts(
     return np.rint(np.linspace(0, last, crops)).astype(np.int64)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Data:
-    """What both kinds of batch need to know; checked against the manifest."""
-
-    manifest: Manifest
-    split: str
-    examples: int
-    length: int
-    crop: int
-    modalities: tuple[str, ...]
-    columns: tuple[int, ...]
-    rows: np.ndarray
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        names = tuple(name for modality in self.modalities for name in _MODALITY_FIELDS[modality])
-        return (*names, *(("label",) if self.columns else ()), "subject")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Stored:
-    """Examples read from their shards at every use."""
-
-    source: ShardSource
-    data: _Data
-
-    def __call__(self, position: int) -> Mapping[str, np.ndarray]:
-        return self.data.manifest.schema.views(self.source[position], self.data.names)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cached:
-    """Examples of a split that was decoded before."""
-
-    arrays: Mapping[str, np.ndarray]
-
-    def __call__(self, position: int) -> Mapping[str, np.ndarray]:
-        return {name: values[position] for name, values in self.arrays.items()}
-
-
-_Examples = Callable[[int], Mapping[str, np.ndarray]]
-
-
-class _Partners:
-    """For every position that of another subject: the next one round a random circle of all positions."""
-
-    def __init__(self, examples: int, seed: int):
-        self._circle = np.random.default_rng((seed, _PARTNER_STREAM)).permutation(examples)
-        self._place = np.argsort(self._circle)
-
-    def __call__(
-        self, position: int, example: Mapping[str, np.ndarray], examples: _Examples
-    ) -> Mapping[str, np.ndarray]:
-        for step in range(1, len(self._circle)):
-            partner = examples(int(self._circle[(self._place[position] + step) % len(self._circle)]))
-            if not np.array_equal(
-                partner["subject"], example["subject"]
-            ):  # A subject may have several records.
-                return partner
-        raise ValueError("config.data.pairing: the split has one subject only, so nobody to permute with.")
-
-
-@dataclasses.dataclass(frozen=True)
-class _TrainBatch:
-    """Positions of a global batch to the arrays of this process."""
-
-    data: _Data
-    examples: _Examples
-    seed: int
-    reference_crop: bool
-    partners: _Partners | None
-    matrix: SimilarityRows | None
-    chosen: np.ndarray | None
-
-    def __call__(self, step: int, positions: np.ndarray) -> Batch:
-        if self.chosen is not None:
-            positions = self.chosen[positions]
-        # Drawn for the global batch, so that a row's crop does not depend on how many processes share it.
-        offsets = self.data.length - self.data.crop + (0 if self.reference_crop else 1)
-        generator = np.random.default_rng((self.seed, _CROP_STREAM, step))
-        starts = generator.integers(0, max(offsets, 1), size=len(positions))
-        positions, starts = positions[self.data.rows], starts[self.data.rows]
-        mask = np.ones(len(positions), np.bool_)
-        batch = _assemble(self.data, self.examples, positions, starts, mask, self.partners)
-        if self.matrix is not None:
-            batch["similarity"] = self.matrix(positions)
-        return batch
-
-
-@dataclasses.dataclass(frozen=True)
-class _EvaluationBatch:
-    """Number of a global batch to the arrays of this process."""
-
-    data: _Data
-    examples: _Examples
-    batch_size: int
-    starts: np.ndarray
-
-    def __call__(self, number: int) -> Batch:
-        crops = len(self.starts)
-        row = number * self.batch_size + self.data.rows
-        mask = row < self.data.examples * crops
-        row = np.minimum(row, self.data.examples * crops - 1)
-        batch = _assemble(self.data, self.examples, row // crops, self.starts[row % crops], mask)
-        batch["label"][~mask] = np.nan
-        batch["subject"][~mask] = 0
-        batch["index"][~mask] = -1
-        return batch
-
-
-def _assemble(
-    data: _Data,
-    examples: _Examples,
-    positions: np.ndarray,
-    starts: np.ndarray,
-    mask: np.ndarray,
-    partners: _Partners | None = None,
-) -> Batch:
-    size, schema = len(positions), data.manifest.schema
-    batch = {
-        "label": np.empty((size, len(data.columns)), np.float32),
-        "subject": np.empty((size, 2), np.uint32),
-        "index": positions.astype(np.int32),
-        "mask": mask,
-    }
-    if "ecg" in data.modalities:
-        batch["ecg"] = np.empty((size, schema.field("ecg").shape[0], data.crop), np.float32)
-    if "cmr" in data.modalities:
-        batch["cmr"] = np.empty((size, *schema.field("cmr").shape), np.float32)
-    columns = list(data.columns)
-    for i, (position, start) in enumerate(zip(positions.tolist(), starts.tolist(), strict=True)):
-        example = examples(position)
-        if "ecg" in batch:  # int16 times float32 is the dequantised signal; only the crop is touched.
-            np.multiply(
-                example["ecg"][:, start : start + data.crop], example["ecg_step"], out=batch["ecg"][i]
-            )
-        if "cmr" in batch:
-            partner = example if partners is None else partners(position, example, examples)
-            batch["cmr"][i] = partner["cmr"]
-        if columns:
-            batch["label"][i] = example["label"][columns]
-        batch["subject"][i] = example["subject"].view("<u4")
-    return batch
-
-
 def _as_positions(positions: Sequence[int]) -> np.ndarray:
     return np.asarray(positions, np.int64)
 
@@ -362,7 +218,7 @@ def _open(
     targets: Sequence[str] | None,
     batch_size: int,
     rows: np.ndarray | None,
-) -> _Data:
+) -> BatchData:
     manifest = read_manifest(directory)
     examples = manifest.split(split).examples
     modalities = manifest.modalities if modalities is None else tuple(modalities)
@@ -386,7 +242,7 @@ def _open(
         raise ValueError(
             f"config.data.crop: {crop} samples are not within 1 to {length}, the ECG length of {directory}."
         )
-    return _Data(
+    return BatchData(
         manifest=manifest,
         split=split,
         examples=examples,
@@ -409,12 +265,6 @@ def _check_workers(workers: int, threads: int, prefetch: int, cache: bool) -> No
             f"config.data.cache: {workers} worker processes would each hold a copy of the split; "
             "set config.data.workers=0, which is faster with a cache, or config.data.cache=False."
         )
-
-
-def _examples(directory: epath.PathLike, data: _Data, cache: bool) -> _Examples:
-    if cache:
-        return _Cached(read_split(directory, data.manifest, data.split, names=data.names))
-    return _Stored(ShardSource(directory, data.manifest, data.split), data)
 
 
 def _iterate(batches: grain.MapDataset, workers: int, threads: int, prefetch: int) -> grain.DatasetIterator:

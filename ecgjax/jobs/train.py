@@ -6,7 +6,8 @@
 The workdir receives config.json, input_spec.json, manifest.json, metrics.jsonl, tensorboard/, checkpoints/<step>/
 and, once the last save is final, TRAINED. `--dry_run` checks everything that can be known beforehand;
 `--profile=START:STOP` leaves a trace of the steps after START up to STOP in profile/.
-SIGTERM or Ctrl-C saves and leaves with exit code 75; exit code 0 means trained.
+SIGTERM or Ctrl-C saves and leaves with exit code 75; exit code 0 means trained. A loss that is not finite ends the run
+with exit code 1, and WORKDIR/nonfinite/STEP.json holds the examples of that step's batch.
 
 Several processes, one a host, run this same command; SLURM, GKE and Cloud TPUs tell them of each other, elsewhere
   --coordinator=HOST:PORT --processes=N --process=I

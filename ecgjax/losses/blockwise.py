@@ -204,11 +204,10 @@ def ring(
         return jax.tree.map(lambda x: jax.lax.ppermute(x, axes, onwards), tree) if devices > 1 else tree
 
     def on_a_device(rows, columns, seen_by_rows, seen_by_columns):
-        @jax.checkpoint
+        @jax.checkpoint  # What is kept for the gradient: columns as they pass, and what was seen, but no logits.
         def one_tile(seen_by_rows, part):
             return tile(rows, part[0], seen_by_rows, part[1])
 
-        @jax.checkpoint
         def hop(carry, _):
             columns, seen_by_rows, seen_by_columns = carry
             parts = _cut((columns, seen_by_columns), size)

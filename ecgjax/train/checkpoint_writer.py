@@ -55,7 +55,7 @@ class CheckpointWriter:
         try:
             self._wait()
         except Exception as error:
-            runtime.say(f"{self._what} failed ({files.first_line(error)}); those before are whole.")
+            files.complain(f"{self._what} failed ({files.first_line(error)}); those before are whole.")
         self._manager.close()
 
     def _settle(self) -> None:
@@ -67,7 +67,7 @@ class CheckpointWriter:
             self._failures += 1
             if self._failures == _LIMIT:
                 files.retried(functools.partial(_raise, error), self._what, self._directory, waits_s=())
-            runtime.say(
+            files.complain(
                 f"{self._what} failed ({files.first_line(error)}); training goes on, the next save makes it good."
             )
         else:

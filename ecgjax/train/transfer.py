@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
 from ecgjax.core.interfaces import Tree
 from ecgjax.models.posemb import resize_positions
@@ -96,7 +97,7 @@ def _resized(name, leaf, mapped, shape, rows) -> np.ndarray:
             f"divide not both: only another number of time columns can be interpolated. Use the leads and patches of "
             f"the source run, or rules that leave this leaf out."
         )
-    return resize_positions(np.asarray(leaf[0]), leads=rows, columns=(shape[1] - 1) // rows)[None]
+    return resize_positions(meshes.to_host(leaf)[0], leads=rows, columns=(shape[1] - 1) // rows)[None]
 
 
 def _branches(names) -> list[str]:

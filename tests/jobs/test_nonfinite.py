@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 from killed_runs import STEPS, make_config
 
-from ecgjax.data import pipeline
+from ecgjax.data import assembly, pipeline
 from ecgjax.data.manifest import read_manifest
 from ecgjax.data.shards import ShardSource
 from ecgjax.jobs import nonfinite
@@ -21,7 +21,7 @@ CULPRIT = 11
 @pytest.fixture
 def poisoned(monkeypatch):
     """Example CULPRIT has no finite sample."""
-    stored = pipeline._Stored.__call__
+    stored = assembly.Stored.__call__
 
     def read(self, position):
         example = dict(stored(self, position))
@@ -29,7 +29,7 @@ def poisoned(monkeypatch):
             example["ecg_step"] = np.float32(np.nan)
         return example
 
-    monkeypatch.setattr(pipeline._Stored, "__call__", read)
+    monkeypatch.setattr(assembly.Stored, "__call__", read)
 
 
 def make_quiet_config(data):

@@ -15,6 +15,7 @@ from ecgjax.core.interfaces import Aux
 from ecgjax.train import checkpoint, loop, optim, state, step
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge
+from ecgjax.train.meter import NotFinite
 from ecgjax.train.once import Once
 from ecgjax.train.profile import Profile
 from ecgjax.train.stall import Watchdog
@@ -223,6 +224,18 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
         tmp_path, state_of_last, {"kernel": jax.ShapeDtypeStruct((2, 4), "float32")}, {}
     )
     assert np.all(np.isfinite(params["kernel"]))
+
+
+@pytest.mark.parametrize("stopped_after", [None, 2], ids=["to the end", "SIGTERM"])
+def test_the_first_step_that_is_not_finite_is_known_though_none_was_logged(tmp_path, stopped_after):
+    values = [float("nan") if i == 60 else 1.0 for i in range(64)]
+    batches = Numbers(values)
+    number = next(number for number in range(8) if np.isnan(next(batches)["ecg"]).any())
+    stop_at = None if stopped_after is None else number + stopped_after
+    with pytest.raises(NotFinite) as raised:
+        fit(tmp_path, values=values, log_every=100, save_every=100, validate_every=100, stop_at=stop_at)
+    assert raised.value.step == number + 1
+    assert checkpoint.steps(tmp_path) == [0]
 
 
 @pytest.mark.parametrize("field", ["steps", "log_every", "validate_every", "save_every"])
