@@ -65,11 +65,13 @@ def compile_apart(request: Request, *, time_limit: float, say) -> Compiled:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             said = _wait(process, topology.name, time_limit, say)
         finally:  # Nothing stays behind, whatever stopped the waiting.
             process.kill()
             process.wait()
+            signal.signal(signal.SIGTERM, before)
         if not answered.exists():
             raise _obituary(topology.name, process.returncode, said)
         answer = files.read_json(answered)

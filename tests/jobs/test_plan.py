@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+import signal
+import threading
 
 import pytest
 
@@ -80,22 +83,39 @@ def test_a_real_step_is_compiled_for_a_slice_once(command, config, tmp_path):
     assert again.compiled == compiled_from_json({**compiled, "cached": True})
 
 
-@needs_libtpu
-def test_the_time_limit_ends_the_compiler(config):
-    children = []
+@pytest.fixture
+def children(monkeypatch):
+    """The processes that plans start."""
+    started = []
 
     class Noting(plan_compile.subprocess.Popen):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
-            children.append(self)
+            started.append(self)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_compile.subprocess, "Popen", Noting)
-        with pytest.raises(
-            ValueError, match=r"v5e:2x2: not compiled within 1 s; raise --time_limit, or use --fast"
-        ):
-            plan(config, time_limit=1.0)
+    monkeypatch.setattr(plan_compile.subprocess, "Popen", Noting)
+    return started
+
+
+@needs_libtpu
+def test_the_time_limit_ends_the_compiler(config, children):
+    with pytest.raises(
+        ValueError, match=r"v5e:2x2: not compiled within 1 s; raise --time_limit, or use --fast"
+    ):
+        plan(config, time_limit=1.0)
     assert [child.returncode for child in children] == [-9]
+
+
+@needs_libtpu
+def test_sigterm_ends_the_compiler_too(config, children):
+    """It would go on for minutes, and hold gigabytes."""
+    asked = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    asked.start()
+    with pytest.raises(SystemExit, match="143"):
+        plan(config)
+    asked.join()
+    assert [child.returncode for child in children] == [-9]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_search_that_fails_leaves_what_is_known(config, monkeypatch, capsys):
