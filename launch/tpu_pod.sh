@@ -149,7 +149,6 @@ tar -xzf ecgjax.tar.gz -C ecgjax
 cd ecgjax
 . launch/install.sh
 ecgjax_install tpu
-.venv/bin/python -m pip install --quiet gcsfs
 gcloud storage rsync --recursive $(quoted "$DATA") ../data
 REMOTE
   )"
