@@ -26,23 +26,21 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 import ecgjax
-from ecgjax.core import chips, distributed, flops, rng, runtime, trees
 from ecgjax.core import config as configs
+from ecgjax.core import distributed, rng, runtime, trees
 from ecgjax.core import mesh as meshes
 from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
-from ecgjax.data import pipeline
-from ecgjax.jobs import agreement, initial, nonfinite, setup, workdirs
-from ecgjax.jobs.assemble import Abstract, Assembly, Data, abstract_batch, abstract_key, assemble
+from ecgjax.jobs import agreement, feed, initial, measuring, nonfinite, setup, workdirs
+from ecgjax.jobs.assemble import Assembly, Data, abstract_batch, abstract_key, assemble
 from ecgjax.train import checkpoint, loop, optim
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint import Checkpoints
-from ecgjax.train.gauge import Gauge, count_chips
 from ecgjax.train.meter import NotFinite
 from ecgjax.train.once import Once, counting
-from ecgjax.train.profile import Profile, parse_range
+from ecgjax.train.profile import parse_range
 from ecgjax.train.stall import Watchdog
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
@@ -122,8 +120,8 @@ def train(
         {"orbax": Checkpoints}, section, "config.checkpoint", workdir=workdir, best=best
     )
     checkpoint.check_keep(open_checkpoints.keywords["keep"])
-    batches = _train_batches(config, mesh)
-    validation = _validation_batches(config, manifest, mesh)
+    batches = feed.train_batches(config, mesh)
+    validation = feed.validation_batches(config, manifest, mesh)
     watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}
     metrics = {path: watch.metric for path, watch in watched.items() if watch is not None}
     _check_step(config, data, run, metrics)
@@ -180,15 +178,15 @@ def train(
         meta=meta,
         rates=optim.rates(config["optimizer"], run.schedule),
         name=workdir.name,
-        gauge=_gauge(run, abstract_batch(config, data, abstract)),
-        profile=_profile(traced, workdir, step=int(state.step)),
+        gauge=measuring.gauge(run, abstract_batch(config, data, abstract)),
+        profile=measuring.profile(traced, workdir, step=int(state.step)),
         watchdog=Watchdog(stall_minutes, workdir),
         stopping=stopping,
     )
     try:
         with counting() as compilations:
             state = fit(state)
-        runtime.say(f"compiled: {_counts(compilations)}.")
+        runtime.say(f"compiled: {measuring.compiled(compilations)}.")
     except NotFinite as error:  # All processes have come here.
         checkpoints.close()
         nonfinite.stop(error, workdir, batches, manifest)
@@ -208,35 +206,6 @@ def train(
     if runtime.is_lead():
         write_json(workdir / "TRAINED", marker | ({"stopped_early": stopping.reason} if stopped else {}))
     return 0
-
-
-def _gauge(run: Assembly, batch: Abstract) -> Gauge:
-    """Says why where there will be no MFU."""
-    devices = run.mesh.devices.flatten().tolist()
-    chip = chips.of_kind(devices[0].device_kind)
-    if chip is None:
-        runtime.say(
-            f"no MFU: nobody has entered the peak of {devices[0].device_kind!r} in ecgjax/core/chips.py."
-        )
-        return Gauge(chips=count_chips(devices))
-    return Gauge(chips=count_chips(devices), flops=flops.model_flops(run.objective, batch), peak=chip.flops)
-
-
-def _profile(traced: tuple[int, int] | None, workdir: epath.Path, *, step: int) -> Profile:
-    if traced is None:
-        return Profile()
-    start, stop = traced
-    if step >= stop:
-        runtime.say(f"--profile={start}:{stop}: the run goes on from step {step}; nothing is profiled.")
-    return Profile(workdir / "profile", start=start, stop=stop)
-
-
-def _counts(compilations: Mapping[str, int]) -> str:
-    """How often each step was compiled in this process; the loop evaluates schedules and keys beside them."""
-    steps = {name: compilations[name] for name in ("train_step", "eval_step")}
-    others = sum(compilations.values()) - sum(steps.values())
-    said = [f"{name.replace('_', ' ')} {count} x" for name, count in steps.items()]
-    return ", ".join([*said, f"{others} small programs beside them"])
 
 
 def _watch(what, section: Mapping[str, Any] | None, path: str):
@@ -259,53 +228,6 @@ def _check_step(config: Mapping[str, Any], data: Data, run: Assembly, metrics: M
             if name not in known:
                 raise ValueError(f"{path} is {name!r}; validation knows {', '.join(known)}.")
     run.train_step.eval_shape(run.state, batch, key)
-
-
-def _train_batches(config: Mapping[str, Any], mesh: Mesh) -> pipeline.TrainBatches:
-    fields = {name: value for name, value in config["data"].items() if name != "validation_batch"}
-    return configs.call(
-        pipeline.train_batches,
-        fields,
-        "config.data",
-        seed=config["seed"],
-        rows=meshes.process_rows(mesh, config["data"]["batch_size"]),
-    )
-
-
-def _validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest, mesh: Mesh):
-    """Whole batches only: a contrastive loss depends on the number of negatives, so padding would change it.
-
-    A metric that is no mean over examples, such as AUROC, is that of the split where one batch holds all of it:
-    `validation_batch` may be any number up to there, and beyond it means just that.
-    """
-    data, examples = config["data"], manifest.split("val").examples
-    wanted = data["batch_size"] if data["validation_batch"] is None else data["validation_batch"]
-    size = min(wanted, examples) // mesh.size * mesh.size
-    if wanted < mesh.size:
-        raise ValueError(
-            f"config.data.validation_batch is {wanted}; it must be at least {mesh.size}, one example a device."
-        )
-    if size == 0:
-        raise ValueError(
-            f"split val holds {examples} examples, fewer than {mesh.size} devices; prepare more."
-        )
-    open_batches = functools.partial(
-        pipeline.evaluation_batches,
-        data["directory"],
-        split="val",
-        batch_size=size,
-        crop=data["crop"],
-        modalities=data["modalities"],
-        cache=data["cache"],
-        rows=meshes.process_rows(mesh, size),
-    )
-
-    def batches():
-        for number, batch in enumerate(open_batches()):
-            if number < examples // size:
-                yield batch
-
-    return batches
 
 
 def _describe(config: Mapping[str, Any], spec: InputSpec, state: Tree, mesh: Mesh, *, watched: tuple) -> None:

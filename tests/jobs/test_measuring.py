@@ -6,6 +6,7 @@ from etils import epath
 from ecgjax.core import chips
 from ecgjax.core import config as configs
 from ecgjax.data.manifest import read_manifest
+from ecgjax.jobs import measuring
 from ecgjax.jobs import train as train_job
 from ecgjax.jobs.assemble import Data, abstract_batch, assemble
 
@@ -26,14 +27,14 @@ def test_where_the_peak_is_known_mfu_is_of_the_whole_global_batch(masked_config,
         config = configs.plain(masked_config)
         data = Data.of(read_manifest(config["data"]["directory"]))
         run = assemble(config, data)
-        gauges.append(train_job._gauge(run, abstract_batch(config, data, run.state)))
+        gauges.append(measuring.gauge(run, abstract_batch(config, data, run.state)))
     assert [(g.chips, g.peak) for g in gauges] == [(8, 197e12)] * 2
     assert gauges[1].flops == 2 * gauges[0].flops > 0
     assert capsys.readouterr().err == ""
 
 
 def test_a_run_beyond_the_range_says_that_nothing_is_profiled(tmp_path, capsys):
-    with train_job._profile((2, 4), epath.Path(tmp_path), step=4) as profile:
+    with measuring.profile((2, 4), epath.Path(tmp_path), step=4) as profile:
         profile.at(4, {})
     assert "--profile=2:4: the run goes on from step 4; nothing is profiled." in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import ecgjax.__main__ as program
 from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.data.manifest import read_manifest
-from ecgjax.jobs import setup
+from ecgjax.jobs import feed, setup
 from ecgjax.jobs import train as train_job
 from ecgjax.models.vit import patchify
 
@@ -189,7 +189,7 @@ def test_validation_takes_whole_batches_up_to_the_split(masked_config, wanted, s
     masked_config.data.validation_batch = wanted
     config = configs.plain(masked_config)
     manifest = read_manifest(config["data"]["directory"])  # Of 32 examples.
-    batches = train_job._validation_batches(config, manifest, meshes.make_mesh())
+    batches = feed.validation_batches(config, manifest, meshes.make_mesh())
     assert [len(batch["ecg"]) for batch in batches()] == sizes
 
 
