@@ -55,7 +55,10 @@ class BatchNorm(nnx.Module):
             if self.group is not None:
                 values = self._groups(values)
             axes = tuple(range(0 if self.group is None else 1, values.ndim - 1))
-            batch_mean, batch_var = _moments(values, axes, near=jax.lax.stop_gradient(mean))
+            if x.ndim > 2:
+                batch_mean, batch_var = _moments(values, axes, near=jax.lax.stop_gradient(mean))
+            else:  # Heads: hardly a layer to wait for, and features whose mean may be far from any guess.
+                batch_mean, batch_var = values.mean(axes, keepdims=True), values.var(axes, keepdims=True)
             n = values.size // batch_mean.size
             if n < 2:
                 raise ValueError(

@@ -47,11 +47,13 @@ class Mean:
         return extra
 
 
-OBJECTIVES["mean"] = lambda *, spec, crop, labels: Mean()
+def make_mean(*, spec, crop, labels) -> Mean:
+    """As the table of objectives wants it."""
+    return Mean()
 
 
 def make_config(data: str) -> ml_collections.ConfigDict:
-    """Saves after every other step, keeps all, logs every step."""
+    """Saves after every other step, keeps all, logs every step; `mean` must stand in the table of objectives."""
     config = mae_ecg.get_config("demo")
     config.steps, config.log_every, config.validate_every, config.save_every = STEPS, 1, 10, 2
     config.data.update({"directory": data, "batch_size": 16, "crop": 100})
@@ -111,5 +113,6 @@ def run(data: str, cache: str, workdir: str, kill_after_s: float | None) -> dict
 
 
 if __name__ == "__main__":
+    OBJECTIVES["mean"] = make_mean
     for line in sys.stdin:
         print(json.dumps(run(sys.argv[1], sys.argv[2], **json.loads(line))), flush=True)

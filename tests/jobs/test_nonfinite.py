@@ -5,17 +5,26 @@ import json
 import numpy as np
 import pytest
 from etils import epath
-from killed_runs import STEPS, make_config
+from killed_runs import STEPS, make_config, make_mean
 
 from ecgjax.data import assembly, pipeline
 from ecgjax.data.manifest import read_manifest
 from ecgjax.data.shards import ShardSource
 from ecgjax.jobs import nonfinite
 from ecgjax.jobs import train as train_job
+from ecgjax.objectives import OBJECTIVES
 from ecgjax.train import checkpoint
 from ecgjax.train.meter import NotFinite
 
 CULPRIT = 11
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mean():
+    """The objective of these runs is known while they are tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OBJECTIVES, "mean", make_mean)
+        yield
 
 
 @pytest.fixture

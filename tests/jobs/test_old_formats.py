@@ -4,12 +4,21 @@ import json
 
 import pytest
 from etils import epath
-from killed_runs import STEPS, make_config
+from killed_runs import STEPS, make_config, make_mean
 
 from ecgjax.core import trees
 from ecgjax.jobs import setup
 from ecgjax.jobs import train as train_job
+from ecgjax.objectives import OBJECTIVES
 from ecgjax.train import checkpoint
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mean():
+    """The objective of these runs is known while they are tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OBJECTIVES, "mean", make_mean)
+        yield
 
 
 @pytest.fixture(scope="module")

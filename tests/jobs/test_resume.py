@@ -64,7 +64,11 @@ def interrupt(command, tiny_data, workdir, number):
     return process.returncode, said
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
+# test_kills does it with a smaller model, many times.
+_KILL = pytest.param(signal.SIGKILL, marks=pytest.mark.slow, id="kill -9")
+
+
+@pytest.mark.parametrize("number", [_KILL, pytest.param(signal.SIGTERM, id="SIGTERM")])
 def test_an_interrupted_run_ends_bitwise_like_an_uninterrupted_one(
     command, tiny_data, whole, tmp_path, number
 ):

@@ -35,7 +35,7 @@ def spec(*, demo):
         (unimodal, "demo_barlow_ecg"),
         (unimodal, "demo_clocs_ecg"),
         (cross_modal_byol, "demo"),
-        (cross_modal_byol, "paper"),
+        pytest.param(cross_modal_byol, "paper", marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__.removeprefix("configs."),
 )
