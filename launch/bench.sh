@@ -36,6 +36,6 @@ if [ "$list" = yes ]; then
 fi
 if [ "$dry" != yes ]; then
   . launch/install.sh
-  ecgjax_install "dev,raw"
+  ecgjax_install "dev,raw,plan"
 fi
 for name in "${names[@]}"; do run env PYTHONPATH=. python "tests/benchmarks/$name.py"; done

@@ -1,6 +1,6 @@
 """Does the number of devices change what is computed?
 
-  python tests/benchmarks/sharding.py                   # every objective, a few minutes on two cores
+  python tests/benchmarks/sharding.py                   # every objective, ten minutes of CPU
   python tests/benchmarks/sharding.py --only="cross_modal batch" --only=masked
 
 Loss and gradients of every objective, on every mesh, against one device. A row is an objective in its smallest instance
