@@ -117,6 +117,30 @@ def test_processes_that_disagree_are_refused_with_both_values(tiny_data, tmp_pat
 
 
 @pytest.mark.slow
+def test_four_then_two_then_one_end_like_one_process(tiny_data, whole, cache, tmp_path):
+    """SIGTERM at each change, as when a pod comes back smaller."""
+    workdir, read = tmp_path / "run", {}
+    for processes, step in ((4, 8), (2, 18)):
+        with Job(
+            tmp_path / str(processes),
+            *arguments(tiny_data, workdir),
+            processes=processes,
+            pause_s=0.1,
+            cache=cache,
+        ) as job:
+            job.at_step(workdir, step, signal.SIGTERM, *range(processes))
+            ended = job.wait(timeout_s=90)
+        assert ended.codes == [75] * processes, ended.said
+        read |= job.batches()
+    with Job(tmp_path / "one", *arguments(tiny_data, workdir), processes=1, cache=cache) as job:
+        ended = job.wait()
+    assert ended.codes == [0], ended.said
+    read |= job.batches()
+    assert {number: read[number] for number in range(STEPS)} == whole[1]
+    assert_equal_runs(workdir, whole[0])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "processes", "options"),
     [
