@@ -100,7 +100,21 @@ def _ecg(*, rate_hz: float, length: int, baseline_lambda: float, clip_sigma: flo
     )
     conditioning.update({"clip_sigma": clip_sigma, "normalise": "group"})
     # `quality` holds limits beyond which a record is rejected; its defaults are those of signals.ecg.check.
-    return ConfigDict({"rate_hz": rate_hz, "length": length, "conditioning": conditioning, "quality": {}})
+    return ConfigDict(
+        {
+            "leads": (),  # All twelve.
+            "rate_hz": rate_hz,
+            "length": length,
+            "band_hz": config_dict.placeholder(tuple),  # Corners of a band-pass before all else.
+            "window": "start",  # "beat" where the cohort's items are beats.
+            "beats": 0,  # R peaks stored beside a recording.
+            "image": config_dict.placeholder(
+                ConfigDict
+            ),  # Time-frequency image that models make of each lead.
+            "conditioning": conditioning,
+            "quality": {},
+        }
+    )
 
 
 def _cmr(*, size: int, pixel_mm: float, min_slices: int) -> ConfigDict:

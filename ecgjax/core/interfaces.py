@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 Batch = Mapping[str, Array | np.ndarray]
 """`ecg [b l t]`, `cmr [b y x c]`, `label [b m]` (NaN is missing), `subject [b 2]`, `index [b]`, `mask [b]`.
 
+Where the data hold beats `beats [b k]` (samples of R peaks, -1 where there are fewer), or where an example is one beat
+`rr [b 4]` (seconds from the beat before, to the beat after, on average nearby, and in the whole recording).
 Where the data have a matrix of their n training examples also `similarity [b n]`, its rows.
 """
 

@@ -13,6 +13,7 @@ from ecgjax.data.similarity import SimilarityRows
 Batch = dict[str, np.ndarray]
 
 _MODALITY_FIELDS = {"ecg": ("ecg", "ecg_step"), "cmr": ("cmr",)}
+_BESIDE = {"beats": np.int32, "rr": np.float32}  # Stored with the ECG where the data set has it.
 _CROP_STREAM = 0x63726F70  # Keeps the crop draws apart from anything else that is seeded with (seed, step).
 _PARTNER_STREAM = 0x70616972
 
@@ -34,6 +35,7 @@ class BatchData:
     def names(self) -> tuple[str, ...]:
         """The stored fields that a batch is made of."""
         names = tuple(name for modality in self.modalities for name in _MODALITY_FIELDS[modality])
+        names += tuple(field.name for field in self.manifest.schema.fields if field.name in _BESIDE)
         return (*names, *(("label",) if self.columns else ()), "subject")
 
 
@@ -152,6 +154,9 @@ def _assemble(
         batch["ecg"] = np.empty((size, schema.field("ecg").shape[0], data.crop), np.float32)
     if "cmr" in data.modalities:
         batch["cmr"] = np.empty((size, *schema.field("cmr").shape), np.float32)
+    beside = [name for name in data.names if name in _BESIDE]
+    for name in beside:
+        batch[name] = np.empty((size, *schema.field(name).shape), _BESIDE[name])
     columns = list(data.columns)
     for i, (position, start) in enumerate(zip(positions.tolist(), starts.tolist(), strict=True)):
         example = examples(position)
@@ -164,6 +169,8 @@ def _assemble(
             batch["cmr"][i] = partner["cmr"]
         if columns:
             batch["label"][i] = example["label"][columns]
+        for name in beside:
+            batch[name][i] = example[name]
         batch["subject"][i] = example["subject"].view("<u4")
     return batch
 

@@ -4,21 +4,29 @@ import contextlib
 import csv
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import inspect
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from etils import epath
 
 import ecgjax
-from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
+from ecgjax.core.spec import CmrSpec, EcgSpec, ImageSpec, InputSpec
 from ecgjax.data import identifiers, manifest, schema
-from ecgjax.data.build_shard import Context, Task, build_shards, read_sidecar, sidecar_path
+from ecgjax.data.build_shard import (
+    Context,
+    Task,
+    build_shards,
+    merge_moments,
+    read_sidecar,
+    sidecar_path,
+)
 from ecgjax.data.cohorts.base import Cohort, Item
 from ecgjax.data.examples import Recipe
 from ecgjax.data.manifest import Manifest, Shard, SplitSummary, TargetColumn
@@ -42,6 +50,10 @@ def build(
     ecg_length: int = 5000,
     rate_hz: float = 500.0,
     leads: tuple[str, ...] = LEADS,
+    band_hz: tuple[float, float] | None = None,
+    window: Literal["start", "beat"] = "start",
+    beats: int = 0,
+    image: Mapping[str, Any] | None = None,
     cmr_height: int = 210,
     cmr_width: int = 210,
     pixel_mm: float = 1.8,
@@ -70,9 +82,23 @@ def build(
     _check_numbers(examples_per_shard=examples_per_shard, workers=workers, ecg_length=ecg_length)
     directory.mkdir(parents=True, exist_ok=True)
     _refuse_foreign(directory)
+    if window == "start" and image is not None and image["mean"] is None:
+        raise ValueError(
+            "config.ecg.image.mean is not set: whole recordings take mean and std of the encoder that will read them; "
+            "give --like=WORKDIR of its run, or both numbers."
+        )
     recipe = Recipe(
         InputSpec(
-            ecg=ecg_spec(conditioning_ecg, leads, rate_hz, ecg_length),
+            ecg=ecg_spec(
+                conditioning_ecg,
+                leads,
+                rate_hz,
+                ecg_length,
+                band_hz=band_hz,
+                window=window,
+                beats=beats,
+                image=image,
+            ),
             cmr=cmr_spec(conditioning_cmr, cmr_height, cmr_width, pixel_mm),
         ),
         tuple(cohort.targets),
@@ -130,14 +156,32 @@ def _refuse_foreign(directory: epath.Path) -> None:
 
 
 def ecg_spec(
-    conditioning: Mapping[str, Any] | None, leads: Sequence[str], rate_hz: float, length: int
+    conditioning: Mapping[str, Any] | None,
+    leads: Sequence[str],
+    rate_hz: float,
+    length: int,
+    *,
+    band_hz: Sequence[float] | None = None,
+    window: Literal["start", "beat"] = "start",
+    beats: int = 0,
+    image: Mapping[str, Any] | None = None,
 ) -> EcgSpec | None:
     """The spec of conditioned ECG; the defaults of `signals.ecg.condition` complete `conditioning`."""
     if conditioning is None:
         return None
-    unit = "mV" if conditioning.get("normalise") == "none" else "standard deviations"
+    unit = {"none": "mV", "range": "95 % ranges"}.get(conditioning.get("normalise"), "standard deviations")
     conditioning = _complete(ecg_signals.condition, conditioning, "conditioning_ecg")
-    return EcgSpec(tuple(leads), float(rate_hz), length, unit, conditioning)
+    return EcgSpec(
+        tuple(leads),
+        float(rate_hz),
+        length,
+        unit,
+        conditioning,
+        band_hz=band_hz and tuple(band_hz),
+        window=window,
+        beats=beats,
+        image=image and ImageSpec(**image),
+    )
 
 
 def cmr_spec(
@@ -327,7 +371,7 @@ def _finish(directory, cohort, recipe, tasks, sidecars, config, digest, withdraw
     ]
     result = Manifest(
         cohort=cohort.name,
-        input_spec=recipe.input_spec,
+        input_spec=_standardised(recipe.input_spec, sidecars),
         schema=recipe.schema,
         targets=tuple(
             _column(target, [shard[i] for shard in moments]) for i, target in enumerate(cohort.targets)
@@ -343,16 +387,25 @@ def _finish(directory, cohort, recipe, tasks, sidecars, config, digest, withdraw
     return result
 
 
+def _standardised(spec: InputSpec, sidecars: Sequence[Mapping[str, Any]]) -> InputSpec:
+    """The spec with the mean and the deviation of its image over the train split, where the config left them open."""
+    if spec.ecg is None or spec.ecg.image is None or spec.ecg.image.mean is not None:
+        return spec
+    count, mean, squares = functools.reduce(
+        merge_moments, (sidecar["pixels"] for sidecar in sidecars), (0, 0.0, 0.0)
+    )
+    if count == 0 or squares == 0:
+        raise ValueError(
+            f"config.ecg.image.mean is not set and the train split has {count:g} pixels to measure it on; give mean "
+            f"and std, or prepare train examples."
+        )
+    image = dataclasses.replace(spec.ecg.image, mean=mean, std=float(np.sqrt(squares / count)))
+    return dataclasses.replace(spec, ecg=dataclasses.replace(spec.ecg, image=image))
+
+
 def _column(target, moments: Sequence[Sequence[int | float]]) -> TargetColumn:
-    """Merges (count, mean, sum of squared deviations) of the shards in their order (Chan et al. 1979)."""
-    count, mean, squares = 0, 0.0, 0.0
-    for more, other, deviations in moments:
-        if more:
-            total = count + more
-            delta = other - mean
-            squares += deviations + delta * delta * count * more / total
-            mean += delta * more / total
-            count = total
+    """The column's statistics from the moments of the shards in their order."""
+    count, mean, squares = functools.reduce(merge_moments, moments, (0, 0.0, 0.0))
     if count == 0:
         return TargetColumn(target, None, None, None, 0)
     std = float(np.sqrt(squares / count))

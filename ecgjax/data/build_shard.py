@@ -22,6 +22,7 @@ from ecgjax.data.examples import ReasonedRejection, Recipe, without_identifiers
 from ecgjax.data.identifiers import hash_identifier
 from ecgjax.data.manifest import write_json
 from ecgjax.data.shards import write_shard
+from ecgjax.signals.stft import log_image
 
 _POLL_SECONDS = 0.2
 _WORKER_ENVIRONMENT = {
@@ -73,8 +74,12 @@ def build_shard(task: Task, context: Context, advance: Callable[[int], None]) ->
     """Writes the shard and then its sidecar, each complete or not at all."""
     directory = epath.Path(context.directory)
     subjects, labels, rejects = [], [], []
+    ecg = context.recipe.input_spec.ecg
+    measured = task.split == "train" and ecg is not None and ecg.image is not None and ecg.image.mean is None
+    pixels = (0, 0.0, 0.0)
 
     def records() -> Iterator[bytes]:
+        nonlocal pixels
         encode = context.recipe.schema.encode
         for item in task.items:
             try:
@@ -86,6 +91,9 @@ def build_shard(task: Task, context: Context, advance: Callable[[int], None]) ->
             else:
                 subjects.append(example["subject"].tobytes().hex())
                 labels.append(example.get("label", np.empty(0, np.float32)))
+                if measured:
+                    image = log_image(example["ecg"] * np.float64(example["ecg_step"]), ecg.image)
+                    pixels = merge_moments(pixels, (image.size, image.mean(), image.var() * image.size))
                 yield encode(example)
             advance(1)
 
@@ -101,6 +109,7 @@ def build_shard(task: Task, context: Context, advance: Callable[[int], None]) ->
             "subjects": subjects,
             "rejects": rejects,
             "moments": _moments(np.stack(labels)) if labels else [],
+            "pixels": [float(value) for value in pixels],
         },
         sidecar_path(directory, task.file),
     )
@@ -132,6 +141,17 @@ def _example(item: Item, context: Context) -> dict[str, np.ndarray]:
             f"{without_identifiers(str(error), item)}. This is no damaged record (the cohort raises "
             "RejectedError for those): mend the cause and run again; finished shards are kept."
         ) from error
+
+
+def merge_moments(
+    mine: Sequence[int | float], more: Sequence[int | float]
+) -> tuple[int | float, float, float]:
+    """Count, mean and sum of squared deviations of two sets together (Chan et al. 1979)."""
+    (count, mean, squares), (added, other, deviations) = mine, more
+    if not added:
+        return count, mean, squares
+    total, delta = count + added, other - mean
+    return total, mean + delta * added / total, squares + deviations + delta * delta * count * added / total
 
 
 def _moments(labels: Float32[np.ndarray, "n m"]) -> list[tuple[int, float, float]]:

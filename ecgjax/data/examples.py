@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int32
 
 from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
 from ecgjax.data.cohorts.base import Acquisition, Item, RejectedError, Target
@@ -16,6 +16,7 @@ from ecgjax.data.schema import Schema, make_schema, quantise
 from ecgjax.formats.recording import Recording, Volume
 from ecgjax.signals import cmr as cmr_signals
 from ecgjax.signals import ecg as ecg_signals
+from ecgjax.signals.ecg import ConditionedEcg
 from ecgjax.signals.quality import QualityError
 
 _PATH = re.compile(r"(?<![\w.])/[^\s'\",;:]+|[^\s'\",;:/]+(?:/[^\s'\",;:/]+)*/[^\s'\",;:/]*\.\w+")
@@ -36,6 +37,7 @@ class Recipe:
     input_spec: InputSpec
     targets: tuple[Target, ...]
     quality_ecg: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    _last: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def schema(self) -> Schema:
@@ -45,13 +47,15 @@ class Recipe:
             ecg=ecg and (len(ecg.leads), ecg.length),
             cmr=cmr and (cmr.height, cmr.width, len(cmr.frames)),
             targets=len(self.targets),
+            beats=ecg.beats if ecg else 0,
+            rr=ecg is not None and ecg.window == "beat",
         )
 
     def example(self, acquisition: Acquisition, item: Item, *, key: bytes) -> dict[str, np.ndarray]:
         """The fields of the example; raises ReasonedRejection where the acquisition does not make one."""
         example = {}
         if self.input_spec.ecg is not None:
-            example |= ecg_fields(acquisition.ecg, self.input_spec.ecg, self.quality_ecg)
+            example |= self._ecg_fields(acquisition)
         if self.input_spec.cmr is not None:
             example |= cmr_fields(acquisition.cmr, self.input_spec.cmr)
         if self.targets:
@@ -60,22 +64,67 @@ class Recipe:
         example["record"] = as_array(hash_identifier(item.record, key=key, kind="record"))
         return example
 
+    def _ecg_fields(self, acquisition: Acquisition) -> dict[str, np.ndarray]:
+        spec, recording = self.input_spec.ecg, acquisition.ecg
+        if recording is None:
+            raise ReasonedRejection("ecg missing", "the item has no ECG")
+        if spec.window == "start":
+            return ecg_fields(recording, spec, self.quality_ecg)
+        if acquisition.beat is None or acquisition.rr_s is None:
+            raise ValueError(
+                "config.ecg.window is 'beat', but the cohort's items are no beats; set it to 'start'."
+            )
+        if self._last.get("recording") is not recording:  # A recording's beats follow one another.
+            self._last.update(recording=recording, conditioned=condition_whole(recording, spec))
+        at = round(acquisition.beat * spec.rate_hz / recording.rate_hz)
+        window = beat_fields(self._last["conditioned"], at, spec, self.quality_ecg)
+        return {**window, "rr": np.asarray(acquisition.rr_s, np.float32)}
 
-def ecg_fields(
-    recording: Recording | None, spec: EcgSpec, quality: Mapping[str, Any]
+
+def condition_whole(recording: Recording, spec: EcgSpec) -> tuple[Float[np.ndarray, "l t"], ConditionedEcg]:
+    """The leads of `spec` at its rate in mV, and conditioned as a whole."""
+    with _rejecting("ecg"):
+        signal = _at_rate(recording, spec)
+        passed = signal if spec.band_hz is None else ecg_signals.band_pass(signal, spec.rate_hz, spec.band_hz)
+        return signal, ecg_signals.condition(passed, **spec.conditioning)
+
+
+def beat_fields(
+    whole: tuple[Float[np.ndarray, "l t"], ConditionedEcg], at: int, spec: EcgSpec, quality: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Picks the leads, resamples, takes the first `spec.length` samples, checks, conditions and quantises."""
-    if recording is None:
-        raise ReasonedRejection("ecg missing", "the item has no ECG")
+    """The window of `spec.length` samples whose middle, sample length // 2, is the R peak at sample `at`."""
+    signal, conditioned = whole
+    start = at - spec.length // 2
+    if start < 0 or start + spec.length > signal.shape[1]:
+        raise ReasonedRejection(
+            "beat edge",
+            f"the beat at sample {at} of {signal.shape[1]} has no whole window of {spec.length} samples",
+        )
+    rows = slice(start, start + spec.length)
+    with _rejecting("ecg"):
+        ecg_signals.check(signal[:, rows], **quality)
+    ecg, step = quantise(conditioned.signal[:, rows])
+    offset, scale = (np.asarray(x, np.float32) for x in (conditioned.offset, conditioned.scale))
+    return {"ecg": ecg, "ecg_step": step, "ecg_offset": offset, "ecg_scale": scale}
+
+
+def _at_rate(recording: Recording, spec: EcgSpec) -> Float[np.ndarray, "l t"]:
+    """The leads of `spec`, resampled to its rate."""
     absent = [lead for lead in spec.leads if lead not in recording.leads]
     if absent:
         raise ReasonedRejection(
             "ecg leads", f"leads {absent} are absent; the recording has {recording.leads}"
         )
     signal = recording.signal_mv[[recording.leads.index(lead) for lead in spec.leads]]
+    if recording.rate_hz == spec.rate_hz:
+        return signal
+    return ecg_signals.resample(signal, recording.rate_hz, spec.rate_hz)
+
+
+def ecg_fields(recording: Recording, spec: EcgSpec, quality: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Picks the leads, resamples, takes the first `spec.length` samples, checks, conditions and quantises."""
     with _rejecting("ecg"):
-        if recording.rate_hz != spec.rate_hz:
-            signal = ecg_signals.resample(signal, recording.rate_hz, spec.rate_hz)
+        signal = _at_rate(recording, spec)
         if signal.shape[1] < spec.length:
             raise ReasonedRejection(
                 "ecg short",
@@ -83,14 +132,35 @@ def ecg_fields(
             )
         signal = signal[:, : spec.length]
         ecg_signals.check(signal, **quality)
+        beats = {"beats": beat_positions(signal, spec)} if spec.beats else {}
+        if spec.band_hz is not None:
+            signal = ecg_signals.band_pass(signal, spec.rate_hz, spec.band_hz)
         conditioned = ecg_signals.condition(signal, **spec.conditioning)
     ecg, step = quantise(conditioned.signal)
-    return {
+    return beats | {
         "ecg": ecg,
         "ecg_step": step,
         "ecg_offset": np.asarray(conditioned.offset, np.float32),
         "ecg_scale": np.asarray(conditioned.scale, np.float32),
     }
+
+
+def beat_positions(signal: Float[np.ndarray, "l t"], spec: EcgSpec) -> Int32[np.ndarray, "k"]:
+    """R peaks in the `spec.beats` places of an example, -1 in those left; with an image only those it fits around."""
+    from ecgjax.signals.beats import r_peaks  # scipy.signal costs most of a second.
+
+    found = r_peaks(signal, spec.rate_hz)
+    half = spec.image.span // 2 if spec.image else 0
+    usable = found[(found >= half) & (found + half <= signal.shape[1])]
+    if not usable.size:
+        raise ReasonedRejection(
+            "beats none", f"{found.size} R peaks were found, none with {half} samples on either side"
+        )
+    if usable.size > spec.beats:
+        raise ReasonedRejection(
+            "beats many", f"{usable.size} R peaks were found, config.ecg.beats is {spec.beats}"
+        )
+    return np.pad(usable, (0, spec.beats - usable.size), constant_values=-1).astype(np.int32)
 
 
 def cmr_fields(volume: Volume | None, spec: CmrSpec) -> dict[str, np.ndarray]:

@@ -242,6 +242,15 @@ def _open(
         raise ValueError(
             f"config.data.crop: {crop} samples are not within 1 to {length}, the ECG length of {directory}."
         )
+    if (
+        "ecg" in modalities
+        and (spec := manifest.input_spec.ecg).image is not None
+        and crop not in (None, length)
+    ):
+        raise ValueError(
+            f"config.data.crop is {crop}, but examples of {spec.length} samples are cut round their beats; set it to "
+            f"{spec.length}."
+        )
     return BatchData(
         manifest=manifest,
         split=split,

@@ -173,8 +173,13 @@ def make_schema(
     ecg: tuple[int, int] | None,
     cmr: tuple[int, int, int] | None,
     targets: int,
+    beats: int = 0,
+    rr: bool = False,
 ) -> Schema:
-    """The schema of a data set with ECGs of shape `ecg` = [l t], CMR of shape `cmr` = [y x c], or one."""
+    """The schema of a data set with ECGs of shape `ecg` = [l t], CMR of shape `cmr` = [y x c], or one.
+
+    `beats` places for R peaks; `rr` where an example is one beat and the times to its neighbours are known.
+    """
     if ecg is None and cmr is None:
         raise ValueError("A data set needs an ECG or a CMR; both are absent.")
     fields = []
@@ -186,6 +191,8 @@ def make_schema(
             Field("ecg_offset", "float32", (leads,)),
             Field("ecg_scale", "float32", (leads,)),
         ]
+        fields += [Field("beats", "int32", (beats,))] if beats else []
+        fields += [Field("rr", "float32", (4,))] if rr else []
     if cmr is not None:
         fields.append(Field("cmr", "float16", tuple(cmr)))
     if targets:

@@ -108,6 +108,10 @@ def abstract_batch(config: Mapping[str, Any], data: Data, state: states.TrainSta
     }
     if "ecg" in wanted:
         shapes["ecg"] = ((size, len(spec.ecg.leads), config["data"]["crop"]), "float32")
+        if spec.ecg.beats:
+            shapes["beats"] = ((size, spec.ecg.beats), "int32")
+        if spec.ecg.window == "beat":
+            shapes["rr"] = ((size, 4), "float32")
     if "cmr" in wanted:
         shapes["cmr"] = ((size, spec.cmr.height, spec.cmr.width, len(spec.cmr.frames)), "float32")
     if config["data"]["similarity"]:

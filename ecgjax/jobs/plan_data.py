@@ -42,7 +42,14 @@ def _of_recipe(recipe: str) -> Data:
     ecg, cmr = config["ecg"], config["cmr"]
     cohort = configs.build(COHORTS, config["cohort"], "--input.cohort")
     spec = InputSpec(
-        ecg=ecg and ecg_spec(ecg["conditioning"], LEADS, ecg["rate_hz"], ecg["length"]),
+        ecg=ecg
+        and ecg_spec(
+            ecg["conditioning"],
+            ecg["leads"] or LEADS,
+            ecg["rate_hz"],
+            ecg["length"],
+            **{name: ecg[name] for name in ("band_hz", "window", "beats", "image")},
+        ),
         cmr=cmr and cmr_spec(cmr["conditioning"], cmr["height"], cmr["width"], cmr["pixel_mm"]),
     )
     examples = sum(item.split == "train" for item in cohort.items())

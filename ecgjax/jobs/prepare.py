@@ -29,7 +29,10 @@ SECTIONS = ("cohort", "ecg", "cmr", "examples_per_shard", "attainable")
 """What a preparation config holds at its top level."""
 
 _FIELDS = {
-    "ecg": ("rate_hz", "length", "conditioning", "quality"),
+    "ecg": (
+        *("leads", "rate_hz", "length", "band_hz", "window", "beats", "image"),
+        *("conditioning", "quality"),
+    ),
     "cmr": ("height", "width", "pixel_mm", "conditioning"),
 }
 
@@ -81,6 +84,8 @@ def prepare(
     sizes = {}
     if ecg is not None:
         sizes |= {"ecg_length": ecg["length"], "rate_hz": float(ecg["rate_hz"])}
+        sizes |= {name: ecg[name] for name in ("band_hz", "window", "beats", "image")}
+        sizes |= {"leads": tuple(ecg["leads"])} if ecg["leads"] else {}
     if cmr is not None:
         sizes |= {"cmr_height": cmr["height"], "cmr_width": cmr["width"], "pixel_mm": float(cmr["pixel_mm"])}
     manifest = build(

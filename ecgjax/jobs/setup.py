@@ -189,7 +189,7 @@ def predictor(
         return out if keys is None else {key: out[key] for key in keys}
 
     def call(batch: Batch) -> dict[str, np.ndarray]:
-        inputs = {name: batch[name] for name in (*trained.modalities,) if name in batch}
+        inputs = {name: batch[name] for name in (*trained.modalities, "beats", "rr") if name in batch}
         return jax.device_get(predict(trained.params, trained.extra, inputs))
 
     return call

@@ -3,6 +3,7 @@
 import dataclasses
 import fractions
 import functools
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.linalg import lapack
 
 from ecgjax.signals.quality import QualityError
 
-Normalisation = Literal["group", "record", "lead", "none"]
+Normalisation = Literal["group", "record", "lead", "range", "none"]
 Rate = float | int
 
 LEAD_GROUPS = (slice(0, 3), slice(3, 6), slice(6, 12))
@@ -44,7 +45,8 @@ def condition(
     """Conditions one recording (mV) as the ECG-CMR reference does: NaN to 0, clip, baseline, normalisation.
 
     The clip is `clip_sigma` population standard deviations of the whole array, about 0 and not about the
-    mean. None leaves a step out. `baseline_lambda` holds at the rate of `signal`: for the same cut-off at
+    mean. None leaves a step out. `normalise="range"` takes each lead's median off and divides by the distance of its
+    2.5th and 97.5th percentile. `baseline_lambda` holds at the rate of `signal`: for the same cut-off at
     another rate see `equivalent_lambda`. Where the reference turns infinities into the largest float, which
     leaves nothing of the record, this raises; `check` refuses such records earlier.
     """
@@ -72,6 +74,21 @@ def condition(
         offset=offset.astype(np.float32),
         scale=scale.astype(np.float32),
     )
+
+
+def band_pass(
+    signal: Float[np.ndarray, "l t"], rate_hz: Rate, band_hz: Sequence[float]
+) -> Float64[np.ndarray, "l t"]:
+    """Zero-phase Butterworth band-pass of order 3, run forwards and backwards; NaN counts as 0."""
+    low, high = band_hz
+    if not 0 < low < high < rate_hz / 2:
+        raise ValueError(
+            f"config.ecg.band_hz is {low} to {high} Hz; it must ascend within 0 and half the rate, {rate_hz / 2} Hz."
+        )
+    from scipy.signal import butter, sosfiltfilt
+
+    sections = butter(3, (low, high), btype="bandpass", fs=rate_hz, output="sos")
+    return sosfiltfilt(sections, np.nan_to_num(signal.astype(np.float64), nan=0.0), axis=1)
 
 
 def asymmetric_baseline(
@@ -266,8 +283,11 @@ def _offset_and_scale(
     leads = len(signal)
     if normalise == "group" and leads != 12:
         raise ValueError(
-            f'normalise "group" needs the 12 standard leads, got {leads}; choose "record", "lead" or "none".'
+            f'normalise "group" needs the 12 standard leads, got {leads}; choose "record", "lead", "range" or "none".'
         )
+    if normalise == "range":
+        low, offset, high = np.percentile(signal, (2.5, 50, 97.5), axis=1)
+        return offset, np.sqrt((high - low) ** 2 + _VARIANCE_EPSILON)
     groups = {
         "group": LEAD_GROUPS,
         "record": [slice(0, leads)],

@@ -63,7 +63,9 @@ def cloud(fakes, tmp_path):
 
 def both_run(directory):
     """Whether both workers' programs run and worker 0 has taken its line, which nobody may write over before."""
-    return len(list(directory.glob("pod/worker*/ecgjax/log-*"))) == 2 and not (directory / "script").read_text()
+    return (
+        len(list(directory.glob("pod/worker*/ecgjax/log-*"))) == 2 and not (directory / "script").read_text()
+    )
 
 
 def end(group):

@@ -33,11 +33,18 @@ class Item:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Acquisition:
-    """What `Cohort.load` returns; `targets` may leave names out, which marks them missing."""
+    """What `Cohort.load` returns; `targets` may leave names out, which marks them missing.
+
+    Where an item is one beat, `ecg` is the whole recording (the same object for all its beats, so that it is
+    conditioned once), `beat` the sample of the R peak in it, and `rr_s` the seconds from the beat before, to the beat
+    after, and between beats on average nearby and in the whole recording; NaN where there is none.
+    """
 
     ecg: Recording | None
     cmr: Volume | None
     targets: Mapping[str, float]
+    beat: int | None = None
+    rr_s: tuple[float, float, float, float] | None = None
 
 
 class RejectedError(ValueError):
