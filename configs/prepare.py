@@ -7,6 +7,8 @@
 `paper`      the synthetic cohort at the paper's sizes: 500 Hz, 10 s, 210 px
 `ptbxl`      PTB-XL at 100 Hz; set config.cohort.directory
 `ptbxl500`   PTB-XL at 500 Hz, conditioned as in the paper
+`synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
+`tiny_synthetic_beats`  the same at the size of a test
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -23,6 +25,8 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "paper": _paper,
         "ptbxl": _ptbxl,
         "ptbxl500": _ptbxl500,
+        "synthetic_beats": _synthetic_beats,
+        "tiny_synthetic_beats": _tiny_synthetic_beats,
     }
     if arg not in recipes:
         raise ValueError(f"configs/prepare.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -94,11 +98,58 @@ def _ptbxl500() -> ConfigDict:
     return config
 
 
-def _ecg(*, rate_hz: float, length: int, baseline_lambda: float, clip_sigma: float | None) -> ConfigDict:
-    conditioning = ConfigDict(
-        {"baseline_lambda": baseline_lambda, "clip_sigma": config_dict.placeholder(float)}
+def _synthetic_beats() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "synthetic_beats",
+                "train": 40,  # Persons.
+                "val": 8,
+                "test": 16,
+                "beats": 100,
+                "seed": 0,
+                "labels": "bbb",
+                "rate_hz": 360.0,
+            },
+            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
+            "cmr": None,
+            "examples_per_shard": 800,
+            "attainable": None,
+        }
     )
-    conditioning.update({"clip_sigma": clip_sigma, "normalise": "group"})
+
+
+def _tiny_synthetic_beats() -> ConfigDict:
+    config = _synthetic_beats()
+    config.cohort.update({"train": 6, "val": 3, "test": 3, "beats": 12})
+    config.examples_per_shard = 36
+    return config
+
+
+def _beat_ecg(*, span: int = 1024, **image: int) -> ConfigDict:
+    """Windows of 2.84 s at 360 Hz round the R peak of lead MLII, with their image (crt.md section 4)."""
+    ecg = _ecg(rate_hz=360.0, length=span, baseline_lambda=None, clip_sigma=None)
+    ecg.leads = ("MLII",)
+    ecg.band_hz = (0.5, 40.0)
+    ecg.window = "beat"
+    # Mean and deviation are measured over the train split where they are not given.
+    statistics = {"mean": config_dict.placeholder(float), "std": config_dict.placeholder(float)}
+    ecg.image = ConfigDict({"span": span, **image, "log_eps": 1e-3, **statistics})
+    ecg.conditioning.normalise = "range"
+    return ecg
+
+
+def _ecg(
+    *, rate_hz: float, length: int, baseline_lambda: float | None, clip_sigma: float | None
+) -> ConfigDict:
+    conditioning = ConfigDict(
+        {
+            "baseline_lambda": config_dict.placeholder(float),
+            "clip_sigma": config_dict.placeholder(float),
+            "normalise": "group",
+        }
+    )
+    conditioning.update({"baseline_lambda": baseline_lambda, "clip_sigma": clip_sigma})
     # `quality` holds limits beyond which a record is rejected; its defaults are those of signals.ecg.check.
     return ConfigDict(
         {
