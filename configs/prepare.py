@@ -7,8 +7,17 @@
 `paper`      the synthetic cohort at the paper's sizes: 500 Hz, 10 s, 210 px
 `ptbxl`      PTB-XL at 100 Hz; set config.cohort.directory
 `ptbxl500`   PTB-XL at 500 Hz, conditioned as in the paper
+<<<<<<< HEAD
 `synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
 `tiny_synthetic_beats`  the same at the size of a test
+=======
+`mitbih`     beats of the MIT-BIH Arrhythmia Database, AAMI classes, DS1 against DS2, images of 64 x 64; set
+             config.cohort.directory
+`mitbih_bbb`      the same with bundle branch blocks as classes of their own
+`mitbih_short`    AAMI classes, images of a window half as long, finer in time: 32 frequencies x 64 times
+`mitbih_256`      AAMI classes, images of 256 x 256
+`mitbih_lab2020`  five classes and a split that LEAKS, beats drawn at random: for comparison with papers that did so
+>>>>>>> main
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -25,8 +34,16 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "paper": _paper,
         "ptbxl": _ptbxl,
         "ptbxl500": _ptbxl500,
+<<<<<<< HEAD
         "synthetic_beats": _synthetic_beats,
         "tiny_synthetic_beats": _tiny_synthetic_beats,
+=======
+        "mitbih": _mitbih,
+        "mitbih_bbb": _mitbih_bbb,
+        "mitbih_short": _mitbih_short,
+        "mitbih_256": _mitbih_256,
+        "mitbih_lab2020": _mitbih_lab2020,
+>>>>>>> main
     }
     if arg not in recipes:
         raise ValueError(f"configs/prepare.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -98,6 +115,7 @@ def _ptbxl500() -> ConfigDict:
     return config
 
 
+<<<<<<< HEAD
 def _synthetic_beats() -> ConfigDict:
     return ConfigDict(
         {
@@ -114,15 +132,62 @@ def _synthetic_beats() -> ConfigDict:
             "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
             "cmr": None,
             "examples_per_shard": 800,
+=======
+def _mitbih() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "mitbih",
+                "directory": config_dict.placeholder(str),
+                "lead": "MLII",
+                "labels": "aami",
+                "protocol": "ds1ds2",
+                "validation": ("118", "207", "223"),  # Whole records of DS1, which keep F-rich 208 in train.
+                "same_person": "drop_201",
+                "folds": 5,  # Where protocol is "folds".
+                "fold": 0,
+                "fractions": (0.7, 0.1, 0.2),  # Of beats, where the protocol draws them at random.
+                "seed": 0,
+                "paced": False,
+                "records": (),  # All that are there.
+            },
+            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
+            "cmr": None,
+            "examples_per_shard": 2048,
+>>>>>>> main
             "attainable": None,
         }
     )
 
 
+<<<<<<< HEAD
 def _tiny_synthetic_beats() -> ConfigDict:
     config = _synthetic_beats()
     config.cohort.update({"train": 6, "val": 3, "test": 3, "beats": 12})
     config.examples_per_shard = 36
+=======
+def _mitbih_bbb() -> ConfigDict:
+    config = _mitbih()
+    config.cohort.labels = "bbb"
+    return config
+
+
+def _mitbih_short() -> ConfigDict:
+    config = _mitbih()
+    config.ecg = _beat_ecg(span=512, win=64, hop=8, n_fft=256, bins=32, frames=64)
+    return config
+
+
+def _mitbih_256() -> ConfigDict:
+    config = _mitbih()
+    config.ecg = _beat_ecg(win=128, hop=4, n_fft=2048, bins=256, frames=256)
+    return config
+
+
+def _mitbih_lab2020() -> ConfigDict:
+    config = _mitbih()
+    config.cohort.update({"labels": "lab2020", "protocol": "lab2020-leaky", "paced": True})
+>>>>>>> main
     return config
 
 

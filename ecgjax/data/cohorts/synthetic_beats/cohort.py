@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from ecgjax.data.cohorts.base import Acquisition, Item, Split, Target
+from ecgjax.data.cohorts.mitbih_beats import intervals
 from ecgjax.data.cohorts.synthetic_beats.holter import CONDUCTION, Holter, draw_holter, draw_person
 from ecgjax.formats.recording import Recording
 
@@ -23,8 +23,6 @@ BLOCK_EVERY, LEFT, RIGHT = 8, 2, 5
 SPLIT_KEY: Mapping[str, int] = {"train": 0, "val": 1, "test": 2}
 PERSON, RECORDING = 0, 1
 """Last part of a seed key: what the stream draws."""
-
-LOCAL_INTERVALS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +88,7 @@ class SyntheticBeatsCohort:
                 subject=item.subject,
                 holter=holter,
                 recording=recording,
-                rr_s=intervals(holter.peak / self.rate_hz),
+                rr_s=intervals(holter.peak, self.rate_hz),
             )
         holter, at = self._last["holter"], self._last["holter"].first + int(beat)
         label = LABELS[self.labels][holter.symbols[at]]
@@ -109,15 +107,3 @@ class SyntheticBeatsCohort:
         person = draw_person(np.random.default_rng((*key, PERSON)), conduction)
         rng = np.random.default_rng((*key, RECORDING))
         return draw_holter(person, rng, beats=self.beats, rate_hz=self.rate_hz)
-
-
-def intervals(r_s: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 4"]:
-    """Seconds from the beat before, to the beat after, the mean of up to ten intervals that end at the beat before,
-    and the mean of the recording; NaN where there is none."""
-    gaps = np.diff(r_s)
-    out = np.full((len(r_s), 4), np.nan)
-    out[1:, 0], out[:-1, 1] = gaps, gaps
-    for i in range(2, len(r_s)):
-        out[i, 2] = gaps[max(i - 1 - LOCAL_INTERVALS, 0) : i - 1].mean()
-    out[:, 3] = gaps.mean() if gaps.size else np.nan
-    return out
