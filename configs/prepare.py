@@ -7,6 +7,9 @@
 `paper`      the synthetic cohort at the paper's sizes: 500 Hz, 10 s, 210 px
 `ptbxl`      PTB-XL at 100 Hz; set config.cohort.directory
 `ptbxl500`   PTB-XL at 500 Hz, conditioned as in the paper
+`crt`        12-lead recordings and a table of who responded to resynchronisation, for an encoder of time-frequency
+             images: set config.cohort.table, and --like=WORKDIR of the encoder's run
+`crt_vit100` the same for an encoder trained on `synthetic` or `ptbxl`: 100 Hz, no image
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -23,6 +26,8 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "paper": _paper,
         "ptbxl": _ptbxl,
         "ptbxl500": _ptbxl500,
+        "crt": _crt,
+        "crt_vit100": _crt_vit100,
     }
     if arg not in recipes:
         raise ValueError(f"configs/prepare.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -94,11 +99,66 @@ def _ptbxl500() -> ConfigDict:
     return config
 
 
-def _ecg(*, rate_hz: float, length: int, baseline_lambda: float, clip_sigma: float | None) -> ConfigDict:
-    conditioning = ConfigDict(
-        {"baseline_lambda": baseline_lambda, "clip_sigma": config_dict.placeholder(float)}
+def _crt() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "crt",
+                "table": config_dict.placeholder(str),
+                "directory": config_dict.placeholder(str),  # Of the recordings, where not beside the table.
+                "response": "lvesv15",  # lvef5, super, clinical; given where the table's column is final.
+                "strict": config_dict.placeholder(bool),  # Of lvef5: True for more than 5 points.
+                "deaths": "nonresponder",  # excluded
+                "on_disagreement": "refuse",  # given, derived
+                "ignore": (),  # Columns of the table to pass over.
+            },
+            "ecg": _crt_ecg(),
+            "cmr": None,
+            "examples_per_shard": 512,
+            "attainable": None,
+        }
     )
-    conditioning.update({"clip_sigma": clip_sigma, "normalise": "group"})
+
+
+def _crt_vit100() -> ConfigDict:
+    config = _crt()
+    config.ecg = _ecg(rate_hz=100.0, length=1000, baseline_lambda=_LAMBDA_100HZ, clip_sigma=None)
+    return config
+
+
+def _crt_ecg() -> ConfigDict:
+    """Whole recordings of 10 s with the places of their R peaks, for an encoder of single leads (crt.md section 4)."""
+    ecg = _ecg(rate_hz=360.0, length=3600, baseline_lambda=None, clip_sigma=None)
+    ecg.band_hz = (0.5, 40.0)
+    ecg.beats = 32
+    statistics = {"mean": config_dict.placeholder(float), "std": config_dict.placeholder(float)}
+    ecg.image = ConfigDict(
+        {
+            "span": 1024,
+            "win": 128,
+            "hop": 16,
+            "n_fft": 512,
+            "bins": 64,
+            "frames": 64,
+            "log_eps": 1e-3,
+            **statistics,
+        }
+    )
+    ecg.conditioning.normalise = "range"
+    return ecg
+
+
+def _ecg(
+    *, rate_hz: float, length: int, baseline_lambda: float | None, clip_sigma: float | None
+) -> ConfigDict:
+    conditioning = ConfigDict(
+        {
+            "baseline_lambda": config_dict.placeholder(float),
+            "clip_sigma": config_dict.placeholder(float),
+            "normalise": "group",
+        }
+    )
+    conditioning.update({"baseline_lambda": baseline_lambda, "clip_sigma": clip_sigma})
     # `quality` holds limits beyond which a record is rejected; its defaults are those of signals.ecg.check.
     return ConfigDict(
         {
