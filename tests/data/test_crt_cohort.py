@@ -46,7 +46,7 @@ def prepared(tmp_path_factory):
     for i, row in enumerate(rows):
         signal = crt_files.ecg(spikes=i == 2, seed=i)
         if i == 3:
-            signal[4, 100:200] = -32.768  # The format's mark of a sample that is not there.
+            signal[6, 100:200] = -32.768  # The format's mark of a sample that is not there.
         if i != 4:
             crt_files.write_record(directory / row["record"], signal)
     cohort = cohort_of(directory, rows)

@@ -13,7 +13,8 @@ from ecgjax.data.cohorts.crt.response import NEEDS, Deaths, after_deaths, derive
 from ecgjax.data.cohorts.crt.table import Table, read_table, refuse
 from ecgjax.formats import wfdb
 from ecgjax.formats.recording import LEADS, Recording
-from ecgjax.signals.measures import measure, pacing_spikes
+from ecgjax.signals.measures import measure
+from ecgjax.signals.pacing import pacing_spikes
 from ecgjax.signals.quality import QualityError
 
 
@@ -124,8 +125,8 @@ def _measured(recording: Recording, clinical: Mapping[str, float], item: Item) -
     female = clinical.get("female", np.nan)
     try:
         spikes = pacing_spikes(recording.signal_mv, recording.rate_hz)
-        if spikes:
-            raise UnusableError("paced", f"{item.record}: {spikes} pacing spikes were found")
+        if spikes.size:
+            raise UnusableError("paced", f"{item.record}: {spikes.size} pacing spikes were found")
         return measure(
             recording.signal_mv, recording.rate_hz, female=None if np.isnan(female) else bool(female)
         )
