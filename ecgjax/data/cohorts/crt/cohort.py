@@ -13,8 +13,6 @@ from ecgjax.data.cohorts.crt.response import NEEDS, Deaths, after_deaths, derive
 from ecgjax.data.cohorts.crt.table import Table, read_table, refuse
 from ecgjax.formats import wfdb
 from ecgjax.formats.recording import LEADS, Recording
-from ecgjax.signals.measures import measure
-from ecgjax.signals.pacing import pacing_spikes
 from ecgjax.signals.quality import QualityError
 
 
@@ -122,6 +120,9 @@ class CrtCohort:
 
 
 def _measured(recording: Recording, clinical: Mapping[str, float], item: Item) -> dict[str, float]:
+    from ecgjax.signals.measures import measure  # Its scipy.signal costs most of a second.
+    from ecgjax.signals.pacing import pacing_spikes
+
     female = clinical.get("female", np.nan)
     try:
         spikes = pacing_spikes(recording.signal_mv, recording.rate_hz)
