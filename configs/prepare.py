@@ -7,17 +7,17 @@
 `paper`      the synthetic cohort at the paper's sizes: 500 Hz, 10 s, 210 px
 `ptbxl`      PTB-XL at 100 Hz; set config.cohort.directory
 `ptbxl500`   PTB-XL at 500 Hz, conditioned as in the paper
-<<<<<<< HEAD
-`synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
-`tiny_synthetic_beats`  the same at the size of a test
-=======
 `mitbih`     beats of the MIT-BIH Arrhythmia Database, AAMI classes, DS1 against DS2, images of 64 x 64; set
              config.cohort.directory
 `mitbih_bbb`      the same with bundle branch blocks as classes of their own
 `mitbih_short`    AAMI classes, images of short windows for the timing of the QRS: 32 frequencies x 128 times
 `mitbih_256`      AAMI classes, images of 256 x 256
 `mitbih_lab2020`  five classes and a split that LEAKS, beats drawn at random: for comparison with papers that did so
->>>>>>> main
+`synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
+`tiny_synthetic_beats`  the same at the size of a test
+`crt`        12-lead recordings and a table of who responded to resynchronisation, for an encoder of time-frequency
+             images: set config.cohort.table, and --like=WORKDIR of the encoder's run
+`crt_vit100` the same for an encoder trained on `synthetic` or `ptbxl`: 100 Hz, no image
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -34,16 +34,15 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "paper": _paper,
         "ptbxl": _ptbxl,
         "ptbxl500": _ptbxl500,
-<<<<<<< HEAD
-        "synthetic_beats": _synthetic_beats,
-        "tiny_synthetic_beats": _tiny_synthetic_beats,
-=======
         "mitbih": _mitbih,
         "mitbih_bbb": _mitbih_bbb,
         "mitbih_short": _mitbih_short,
         "mitbih_256": _mitbih_256,
         "mitbih_lab2020": _mitbih_lab2020,
->>>>>>> main
+        "synthetic_beats": _synthetic_beats,
+        "tiny_synthetic_beats": _tiny_synthetic_beats,
+        "crt": _crt,
+        "crt_vit100": _crt_vit100,
     }
     if arg not in recipes:
         raise ValueError(f"configs/prepare.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -115,24 +114,6 @@ def _ptbxl500() -> ConfigDict:
     return config
 
 
-<<<<<<< HEAD
-def _synthetic_beats() -> ConfigDict:
-    return ConfigDict(
-        {
-            "cohort": {
-                "name": "synthetic_beats",
-                "train": 40,  # Persons.
-                "val": 8,
-                "test": 16,
-                "beats": 100,
-                "seed": 0,
-                "labels": "bbb",
-                "rate_hz": 360.0,
-            },
-            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
-            "cmr": None,
-            "examples_per_shard": 800,
-=======
 def _mitbih() -> ConfigDict:
     return ConfigDict(
         {
@@ -154,18 +135,11 @@ def _mitbih() -> ConfigDict:
             "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
             "cmr": None,
             "examples_per_shard": 2048,
->>>>>>> main
             "attainable": None,
         }
     )
 
 
-<<<<<<< HEAD
-def _tiny_synthetic_beats() -> ConfigDict:
-    config = _synthetic_beats()
-    config.cohort.update({"train": 6, "val": 3, "test": 3, "beats": 12})
-    config.examples_per_shard = 36
-=======
 def _mitbih_bbb() -> ConfigDict:
     config = _mitbih()
     config.cohort.labels = "bbb"
@@ -187,8 +161,69 @@ def _mitbih_256() -> ConfigDict:
 def _mitbih_lab2020() -> ConfigDict:
     config = _mitbih()
     config.cohort.update({"labels": "lab2020", "protocol": "lab2020-leaky", "paced": True})
->>>>>>> main
     return config
+
+
+def _synthetic_beats() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "synthetic_beats",
+                "train": 40,  # Persons.
+                "val": 8,
+                "test": 16,
+                "beats": 100,
+                "seed": 0,
+                "labels": "bbb",
+                "rate_hz": 360.0,
+            },
+            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
+            "cmr": None,
+            "examples_per_shard": 800,
+            "attainable": None,
+        }
+    )
+
+
+def _tiny_synthetic_beats() -> ConfigDict:
+    config = _synthetic_beats()
+    config.cohort.update({"train": 6, "val": 3, "test": 3, "beats": 12})
+    config.examples_per_shard = 36
+    return config
+
+
+def _crt() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "crt",
+                "table": config_dict.placeholder(str),
+                "directory": config_dict.placeholder(str),  # Of the recordings, where not beside the table.
+                "response": "lvesv15",  # lvef5, super, clinical; given where the table's column is final.
+                "strict": config_dict.placeholder(bool),  # Of lvef5: True for more than 5 points.
+                "deaths": "nonresponder",  # excluded
+                "on_disagreement": "refuse",  # given, derived
+                "ignore": (),  # Columns of the table to pass over.
+            },
+            "ecg": _crt_ecg(),
+            "cmr": None,
+            "examples_per_shard": 512,
+            "attainable": None,
+        }
+    )
+
+
+def _crt_vit100() -> ConfigDict:
+    config = _crt()
+    config.ecg = _ecg(rate_hz=100.0, length=1000, baseline_lambda=_LAMBDA_100HZ, clip_sigma=None)
+    return config
+
+
+def _crt_ecg() -> ConfigDict:
+    """Whole recordings of 10 s, conditioned as the beats that their encoder was trained on."""
+    ecg = _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64)
+    ecg.update({"leads": (), "length": 3600, "window": "start", "beats": 32})
+    return ecg
 
 
 def _beat_ecg(**image: int) -> ConfigDict:
