@@ -7,6 +7,12 @@
 `paper`      the synthetic cohort at the paper's sizes: 500 Hz, 10 s, 210 px
 `ptbxl`      PTB-XL at 100 Hz; set config.cohort.directory
 `ptbxl500`   PTB-XL at 500 Hz, conditioned as in the paper
+`mitbih`     beats of the MIT-BIH Arrhythmia Database, AAMI classes, DS1 against DS2, images of 64 x 64; set
+             config.cohort.directory
+`mitbih_bbb`      the same with bundle branch blocks as classes of their own
+`mitbih_short`    AAMI classes, images of a window half as long, finer in time: 32 frequencies x 64 times
+`mitbih_256`      AAMI classes, images of 256 x 256
+`mitbih_lab2020`  five classes and a split that LEAKS, beats drawn at random: for comparison with papers that did so
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -23,6 +29,11 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "paper": _paper,
         "ptbxl": _ptbxl,
         "ptbxl500": _ptbxl500,
+        "mitbih": _mitbih,
+        "mitbih_bbb": _mitbih_bbb,
+        "mitbih_short": _mitbih_short,
+        "mitbih_256": _mitbih_256,
+        "mitbih_lab2020": _mitbih_lab2020,
     }
     if arg not in recipes:
         raise ValueError(f"configs/prepare.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -94,11 +105,80 @@ def _ptbxl500() -> ConfigDict:
     return config
 
 
-def _ecg(*, rate_hz: float, length: int, baseline_lambda: float, clip_sigma: float | None) -> ConfigDict:
-    conditioning = ConfigDict(
-        {"baseline_lambda": baseline_lambda, "clip_sigma": config_dict.placeholder(float)}
+def _mitbih() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "mitbih",
+                "directory": config_dict.placeholder(str),
+                "lead": "MLII",
+                "labels": "aami",
+                "protocol": "ds1ds2",
+                "validation": ("118", "207", "223"),  # Whole records of DS1, which keep F-rich 208 in train.
+                "same_person": "drop_201",
+                "folds": 5,  # Where protocol is "folds".
+                "fold": 0,
+                "fractions": (0.7, 0.1, 0.2),  # Of beats, where the protocol draws them at random.
+                "seed": 0,
+                "paced": False,
+                "records": (),  # All that are there.
+            },
+            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
+            "cmr": None,
+            "examples_per_shard": 2048,
+            "attainable": None,
+        }
     )
-    conditioning.update({"clip_sigma": clip_sigma, "normalise": "group"})
+
+
+def _mitbih_bbb() -> ConfigDict:
+    config = _mitbih()
+    config.cohort.labels = "bbb"
+    return config
+
+
+def _mitbih_short() -> ConfigDict:
+    config = _mitbih()
+    config.ecg = _beat_ecg(span=512, win=64, hop=8, n_fft=256, bins=32, frames=64)
+    return config
+
+
+def _mitbih_256() -> ConfigDict:
+    config = _mitbih()
+    config.ecg = _beat_ecg(win=128, hop=4, n_fft=2048, bins=256, frames=256)
+    return config
+
+
+def _mitbih_lab2020() -> ConfigDict:
+    config = _mitbih()
+    config.cohort.update({"labels": "lab2020", "protocol": "lab2020-leaky", "paced": True})
+    return config
+
+
+def _beat_ecg(*, span: int = 1024, **image: int) -> ConfigDict:
+    """Windows of 2.84 s at 360 Hz round the R peak of lead MLII, with their image (crt.md section 4)."""
+    ecg = _ecg(rate_hz=360.0, length=span, baseline_lambda=None, clip_sigma=None)
+    ecg.leads = ("MLII",)
+    ecg.band_hz = (0.5, 40.0)
+    ecg.window = "beat"
+    # Mean and deviation are measured over the train split where they are not given.
+    statistics = {"mean": config_dict.placeholder(float), "std": config_dict.placeholder(float)}
+    ecg.image = ConfigDict({"span": span, **image, "log_eps": 1e-3, **statistics})
+    ecg.conditioning.normalise = "range"
+    return ecg
+
+
+def _ecg(
+    *, rate_hz: float, length: int, baseline_lambda: float | None, clip_sigma: float | None
+) -> ConfigDict:
+    conditioning = ConfigDict(
+        {
+            "baseline_lambda": config_dict.placeholder(float),
+            "clip_sigma": config_dict.placeholder(float),
+            "normalise": "group",
+        }
+    )
+    conditioning.update({"baseline_lambda": baseline_lambda, "clip_sigma": clip_sigma})
     # `quality` holds limits beyond which a record is rejected; its defaults are those of signals.ecg.check.
     return ConfigDict(
         {

@@ -282,12 +282,13 @@ def _description(cohort: Cohort, given: Mapping[str, Any] | None) -> dict[str, A
     if not dataclasses.is_dataclass(cohort):
         return {}
     values = {field.name: getattr(cohort, field.name) for field in dataclasses.fields(cohort) if field.init}
+    notes = {"notes": cohort.notes} if getattr(cohort, "notes", ()) else {}
     # Where the raw files lie is no property of the data set, and may name a person's directory.
-    return {
+    return notes | {
         name: value
         for name, value in values.items()
         if isinstance(value, str | int | float | bool | None | tuple | list | dict)
-        and name != "targets"
+        and name not in ("targets", "directory")
         and not (isinstance(value, str) and os.path.isabs(value))
     }
 

@@ -103,6 +103,7 @@ def describe_data(manifest: Manifest) -> list[str]:
         lines.append(f"Statistics over the {train} training examples.")
     rejects = ", ".join(f"{kind} {count}" for kind, count in sorted(manifest.rejects.items()))
     lines += ["", f"rejected records: {rejects or 'none'}; withdrawn subjects: {manifest.withdrawn}"]
+    lines += manifest.config["cohort"].get("notes", [])
     return lines
 
 

@@ -98,6 +98,8 @@ def prepare(
     configs.check_sections(config, SECTIONS)
     config = configs.plain(config)
     cohort = configs.build(COHORTS, config["cohort"], "config.cohort")
+    for note in getattr(cohort, "notes", ()):
+        runtime.say(f"{cohort.name}: {note}.")
     ecg, cmr = config["ecg"], config["cmr"]
     for name, fields in _FIELDS.items():
         if config[name] is not None:
