@@ -263,9 +263,8 @@ def _ecg(
             "band_hz": config_dict.placeholder(tuple),  # Corners of a band-pass before all else.
             "window": "start",  # "beat" where the cohort's items are beats.
             "beats": 0,  # R peaks stored beside a recording.
-            "image": config_dict.placeholder(
-                ConfigDict
-            ),  # Time-frequency image that models make of each lead.
+            # Time-frequency image that models make of each lead.
+            "image": config_dict.placeholder(ConfigDict),
             "conditioning": conditioning,
             "quality": {},
         }
