@@ -1,0 +1,1 @@
+"""Small cohorts judged by repeated cross-validation: patients, folds, contenders, out-of-fold predictions."""

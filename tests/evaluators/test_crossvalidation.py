@@ -1,0 +1,170 @@
+import csv
+import dataclasses
+import io
+import math
+
+import numpy as np
+import planted
+import pytest
+
+from ecgjax.evaluators.base import Results
+from ecgjax.evaluators.comparators.measures import SingleMeasure
+from ecgjax.evaluators.crossvalidation.contenders import Scores, margin
+from ecgjax.evaluators.crossvalidation.predictions import predictions_csv
+from ecgjax.evaluators.crossvalidation.run import CrossValidation
+
+SETTINGS = CrossValidation(repeats=4, folds=5, inner=3, draws=400, permutations=400, reference="signal")
+
+
+@pytest.fixture(scope="module")
+def world():
+    patients, truth = planted.cohort()
+    patients.columns["gappy"] = np.where(np.arange(len(truth)) % 10, patients.columns["signal"], np.nan)
+    return patients, truth
+
+
+@pytest.fixture(scope="module")
+def results(world):
+    patients, truth = world
+    return SETTINGS.run(patients, truth, [SingleMeasure(patients, c) for c in ("signal", "noise0", "gappy")])
+
+
+def row(results, name, metric):
+    (found,) = (row for row in results.rows if (row.input, row.metric) == (name, metric))
+    return found
+
+
+def test_the_planted_auroc_lies_in_its_interval_and_noise_covers_a_half(results):
+    for metric in ("auroc", "auroc_fold_mean"):
+        signal, noise = row(results, "signal", metric), row(results, "noise0", metric)
+        assert signal.low < 0.8 < signal.high
+        assert signal.low > 0.6
+        assert noise.low < 0.5 < noise.high
+    assert results.scalars["signal|permutation_p"] == 1 / 401
+    assert results.scalars["noise0|permutation_p"] > 0.05
+
+
+def test_patients_not_evaluable_are_counted_and_left_out(results):
+    found = row(results, "gappy", "accuracy@youden")
+    assert (found.n, found.note) == (108, "12 of 120 patients not evaluable")
+    assert results.scalars["gappy|not_evaluable"] == 12
+    missing = np.arange(120) % 10 == 0
+    for field in ("score", "probability", "decision"):
+        np.testing.assert_array_equal(np.isnan(results.arrays[f"gappy|{field}"]), np.tile(missing, (4, 1)))
+    difference = row(results, "signal - gappy", "auroc_difference")
+    assert (difference.n, difference.value, difference.low, difference.high) == (108, 0, 0, 0)
+
+
+def test_results_come_back_from_disk_and_the_table_holds_every_prediction(tmp_path, results):
+    results.write(tmp_path, step=3, checkpoint="", objective="crossvalidation")
+    back = Results.read(tmp_path, "crossvalidation", 3)
+    table = list(csv.DictReader(io.StringIO(predictions_csv(back))))
+    assert len(table) == 3 * 4 * 120
+    assert list(table[0]) == [
+        *("contender", "patient", "repeat", "fold", "y", "score", "probability", "threshold", "decision")
+    ]
+    for line in table[::97]:
+        patient, repeat = list(back.arrays["subject"]).index(line["patient"]), int(line["repeat"])
+        assert int(line["fold"]) == back.arrays["fold"][repeat, patient]
+        assert int(line["y"]) == back.arrays["y"][patient]
+        for field in ("score", "probability", "threshold", "decision"):
+            value = results.arrays[f"{line['contender']}|{field}"][repeat, patient]
+            assert (
+                line[field] == ""
+                if math.isnan(value)
+                else float(line[field]) == pytest.approx(value, rel=1e-8)
+            )
+    assert {line["decision"] for line in table if line["contender"] == "gappy"} == {"", "0", "1"}
+
+
+def test_values_are_means_over_repeats_of_the_pooled_metric(world, results):
+    _, truth = world
+    decision = results.arrays["noise0|decision"]
+    found = row(results, "noise0", "sensitivity@youden")
+    assert found.value == pytest.approx(decision[:, truth == 1].mean())
+    probability = results.arrays["noise0|probability"]
+    assert row(results, "noise0", "brier").value == pytest.approx(np.mean((probability - truth) ** 2))
+    assert row(results, "noise0", "accuracy@0.5").value == pytest.approx(
+        np.mean((probability >= 0.5) == (truth == 1))
+    )
+
+
+def test_differences_are_paired_and_signed(results):
+    difference = row(results, "signal - noise0", "auroc_difference")
+    signal, noise = (row(results, name, "auroc") for name in ("signal", "noise0"))
+    assert difference.value == pytest.approx(signal.value - noise.value)
+    assert 0 < difference.low < difference.value < difference.high
+    assert results.scalars["signal - noise0|mcnemar_p"] < 0.05
+    only = results.scalars["signal - noise0|mcnemar_only_first_right"]
+    assert only > results.scalars["signal - noise0|mcnemar_only_second_right"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spy:
+    """Learns the prevalence only, and notes what it was shown."""
+
+    seen: list
+    name: str = "spy"
+
+    def fit_predict(self, train, truth, test, *, inner, seed):
+        self.seen.append((train, truth, test, inner, seed))
+        probability = np.full(len(test), truth.mean())
+        return Scores(margin(probability, truth), probability, np.full(len(train), np.nan))
+
+
+def test_a_contender_is_shown_the_truth_of_its_training_patients_only(world):
+    patients, truth = world
+    spy = Spy([])
+    results = dataclasses.replace(SETTINGS, reference=None).run(patients, truth, [spy])
+    assert len(spy.seen) == 20
+    assert len({seed for *_, seed in spy.seen}) == 20
+    for train, seen, test, inner, _ in spy.seen:
+        assert sorted([*train, *test]) == list(range(120))
+        np.testing.assert_array_equal(seen, truth[train])
+        assert np.bincount(inner).tolist() == [32, 32, 32]
+    # A fit that learnt nothing scores exactly a half, although raw prevalences would sink below it.
+    assert row(results, "spy", "auroc").value == 0.5
+    assert not [
+        each for each in results.rows if each.metric.endswith("@youden")
+    ]  # No inner probability, no threshold.
+
+
+def test_a_learning_curve_trains_on_less(world):
+    patients, truth = world
+    spy = Spy([])
+    settings = dataclasses.replace(
+        SETTINGS, repeats=2, curve=(0.5, 0.25), curve_of=("spy",), curve_repeats=1, reference=None
+    )
+    results = settings.run(patients, truth, [spy])
+    sizes = [len(train) for train, *_ in spy.seen]
+    assert sizes == [96] * 10 + [24] * 5 + [48] * 5
+    assert row(results, "spy", "auroc@25_percent").note == "trained on 0.25 of each training set, 1 repeats"
+    for train, _, test, *_ in spy.seen:
+        assert not set(train) & set(test)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"repeats": 0}, "repeats is 0"),
+        ({"inner": 1}, "inner is 1"),
+        ({"curve": (1.0,)}, "curve holds 1.0"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SETTINGS, **changes)
+
+
+def test_wrong_contenders_are_refused(world):
+    patients, truth = world
+    spy = Spy([])
+    with pytest.raises(ValueError, match="reference names 'signal', which takes no part; choose from spy"):
+        SETTINGS.run(patients, truth, [spy])
+    plain = dataclasses.replace(SETTINGS, reference=None)
+    with pytest.raises(ValueError, match="two contenders are called 'spy'"):
+        plain.run(patients, truth, [spy, spy])
+    with pytest.raises(ValueError, match=r"contender name 'a\|b' is no file name"):
+        plain.run(patients, truth, [Spy([], "a|b")])
+    with pytest.raises(ValueError, match="no column 'qrs'; choose from gappy, noise0"):
+        SingleMeasure(patients, "qrs")
