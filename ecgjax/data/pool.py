@@ -110,7 +110,9 @@ def open_pool(directory: epath.PathLike) -> Pool:
     if manifest.input_spec.ecg is None:
         raise ValueError(f"config.data.directory: {directory} holds no ECG; prepare data that do.")
     if not manifest.targets:
-        raise ValueError(f"config.data.directory: {directory} holds no labels; prepare a cohort that has them.")
+        raise ValueError(
+            f"config.data.directory: {directory} holds no labels; prepare a cohort that has them."
+        )
     names = tuple(field.name for field in manifest.schema.fields if field.name in _FIELDS)
     splits = [
         read_split(directory, manifest, name, names=names)

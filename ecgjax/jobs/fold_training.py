@@ -41,7 +41,9 @@ class Network:
         """The state that frozen modes embed with, whose origin is said and written down."""
         return initial.initialise(self._drawn(self.config["seed"]), self.sources, workdir)
 
-    def train(self, chosen: Int[np.ndarray, " k"], label: Float[np.ndarray, "r m"], *, seed: int) -> TrainState:
+    def train(
+        self, chosen: Int[np.ndarray, " k"], label: Float[np.ndarray, "r m"], *, seed: int
+    ) -> TrainState:
         """Trains for `config.steps` on the recordings at `chosen`; `label` holds what training may know."""
         state = initial.started(self._drawn(seed), self.sources)
         key = jax.device_put(rng.stream(seed, "step"), meshes.replicated(self.run.mesh))

@@ -72,7 +72,9 @@ def open_workdir(workdir: epath.Path, belongs: Mapping[str, Any]) -> None:
                 f"choose another --workdir."
             )
         return
-    strangers = sorted(p.name for p in workdir.iterdir() if p.name != "compile_cache") if workdir.exists() else []
+    strangers = (
+        sorted(p.name for p in workdir.iterdir() if p.name != "compile_cache") if workdir.exists() else []
+    )
     if strangers:
         raise ValueError(
             f"{workdir} is not empty and holds no crossvalidation.json ({', '.join(strangers[:5])}); choose another "
@@ -103,7 +105,9 @@ def _read(path: epath.Path) -> Scores:
             arrays = dict(file)
         fields = {name: arrays.get(name) for name in _ARRAYS}
         chosen = {
-            name.partition("|")[2]: float(value) for name, value in arrays.items() if name.startswith("chosen|")
+            name.partition("|")[2]: float(value)
+            for name, value in arrays.items()
+            if name.startswith("chosen|")
         }
         return Scores(**fields, chosen=chosen)
     except Exception as error:  # numpy and zipfile tell damage in many ways.
