@@ -10,9 +10,14 @@
 `mitbih`     beats of the MIT-BIH Arrhythmia Database, AAMI classes, DS1 against DS2, images of 64 x 64; set
              config.cohort.directory
 `mitbih_bbb`      the same with bundle branch blocks as classes of their own
-`mitbih_short`    AAMI classes, images of a window half as long, finer in time: 32 frequencies x 64 times
+`mitbih_short`    AAMI classes, images of short windows for the timing of the QRS: 32 frequencies x 128 times
 `mitbih_256`      AAMI classes, images of 256 x 256
 `mitbih_lab2020`  five classes and a split that LEAKS, beats drawn at random: for comparison with papers that did so
+`synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
+`tiny_synthetic_beats`  the same at the size of a test
+`crt`        12-lead recordings and a table of who responded to resynchronisation, for an encoder of time-frequency
+             images: set config.cohort.table, and --like=WORKDIR of the encoder's run
+`crt_vit100` the same for an encoder trained on `synthetic` or `ptbxl`: 100 Hz, no image
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -34,6 +39,10 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "mitbih_short": _mitbih_short,
         "mitbih_256": _mitbih_256,
         "mitbih_lab2020": _mitbih_lab2020,
+        "synthetic_beats": _synthetic_beats,
+        "tiny_synthetic_beats": _tiny_synthetic_beats,
+        "crt": _crt,
+        "crt_vit100": _crt_vit100,
     }
     if arg not in recipes:
         raise ValueError(f"configs/prepare.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -139,7 +148,7 @@ def _mitbih_bbb() -> ConfigDict:
 
 def _mitbih_short() -> ConfigDict:
     config = _mitbih()
-    config.ecg = _beat_ecg(span=512, win=64, hop=8, n_fft=256, bins=32, frames=64)
+    config.ecg = _beat_ecg(win=64, hop=8, n_fft=256, bins=32, frames=128)
     return config
 
 
@@ -155,15 +164,81 @@ def _mitbih_lab2020() -> ConfigDict:
     return config
 
 
-def _beat_ecg(*, span: int = 1024, **image: int) -> ConfigDict:
-    """Windows of 2.84 s at 360 Hz round the R peak of lead MLII, with their image (crt.md section 4)."""
-    ecg = _ecg(rate_hz=360.0, length=span, baseline_lambda=None, clip_sigma=None)
+def _synthetic_beats() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "synthetic_beats",
+                "train": 40,  # Persons.
+                "val": 8,
+                "test": 16,
+                "beats": 100,
+                "seed": 0,
+                "labels": "bbb",
+                "rate_hz": 360.0,
+            },
+            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
+            "cmr": None,
+            "examples_per_shard": 800,
+            "attainable": None,
+        }
+    )
+
+
+def _tiny_synthetic_beats() -> ConfigDict:
+    config = _synthetic_beats()
+    config.cohort.update({"train": 6, "val": 3, "test": 3, "beats": 12})
+    config.examples_per_shard = 36
+    return config
+
+
+def _crt() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "crt",
+                "table": config_dict.placeholder(str),
+                "directory": config_dict.placeholder(str),  # Of the recordings, where not beside the table.
+                "response": "lvesv15",  # lvef5, super, clinical; given where the table's column is final.
+                "strict": config_dict.placeholder(bool),  # Of lvef5: True for more than 5 points.
+                "deaths": "nonresponder",  # excluded
+                "on_disagreement": "refuse",  # given, derived
+                "ignore": (),  # Columns of the table to pass over.
+            },
+            "ecg": _crt_ecg(),
+            "cmr": None,
+            "examples_per_shard": 512,
+            "attainable": None,
+        }
+    )
+
+
+def _crt_vit100() -> ConfigDict:
+    config = _crt()
+    config.ecg = _ecg(rate_hz=100.0, length=1000, baseline_lambda=_LAMBDA_100HZ, clip_sigma=None)
+    return config
+
+
+def _crt_ecg() -> ConfigDict:
+    """Whole recordings of 10 s, conditioned as the beats that their encoder was trained on."""
+    ecg = _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64)
+    ecg.update({"leads": (), "length": 3600, "window": "start", "beats": 32})
+    return ecg
+
+
+def _beat_ecg(**image: int) -> ConfigDict:
+    """Windows of 2.84 s at 360 Hz round the R peak of lead MLII, with their image (crt.md section 4).
+
+    The default limits of quality hold: outside six windows of record 116 at the rail, no window of MIT-BIH holds one
+    value for more than 10 of its samples.
+    """
+    ecg = _ecg(rate_hz=360.0, length=1024, baseline_lambda=None, clip_sigma=None)
     ecg.leads = ("MLII",)
     ecg.band_hz = (0.5, 40.0)
     ecg.window = "beat"
     # Mean and deviation are measured over the train split where they are not given.
     statistics = {"mean": config_dict.placeholder(float), "std": config_dict.placeholder(float)}
-    ecg.image = ConfigDict({"span": span, **image, "log_eps": 1e-3, **statistics})
+    ecg.image = ConfigDict({"span": 1024, **image, "log_eps": 1e-3, **statistics})
     ecg.conditioning.normalise = "range"
     return ecg
 
@@ -188,9 +263,8 @@ def _ecg(
             "band_hz": config_dict.placeholder(tuple),  # Corners of a band-pass before all else.
             "window": "start",  # "beat" where the cohort's items are beats.
             "beats": 0,  # R peaks stored beside a recording.
-            "image": config_dict.placeholder(
-                ConfigDict
-            ),  # Time-frequency image that models make of each lead.
+            # Time-frequency image that models make of each lead.
+            "image": config_dict.placeholder(ConfigDict),
             "conditioning": conditioning,
             "quality": {},
         }

@@ -105,6 +105,10 @@ def crossvalidate(config: ConfigDict, workdir: epath.Path) -> int:
     patients, truth = _patients(pool, column, {})
     with located("config.crossvalidation"):
         settings.fold(truth)
+    contenders: list[Contender] = [
+        configs.build(CONTENDERS, section, f"config.contenders.{name}", patients=patients)
+        for name, section in config["contenders"].items()
+    ]
     if config["labels"] == "permuted":
         truth = np.random.default_rng((config["seed"], _PERMUTATION_STREAM)).permutation(truth)
     with Interrupt() as interrupt:
@@ -118,14 +122,9 @@ def crossvalidate(config: ConfigDict, workdir: epath.Path) -> int:
             runtime.say(f"{workdir} has its results already.")
             _say_table(Results.read(workdir, NAME, _STEP))
             return 0
-        contenders = []
         if network is not None:
             patients, contender = _of_network(config, network, patients, column, workdir)
-            contenders.append(contender)
-        contenders += [
-            configs.build(CONTENDERS, section, f"config.contenders.{name}", patients=patients)
-            for name, section in config["contenders"].items()
-        ]
+            contenders.insert(0, contender)
         with tqdm(
             total=_fits(settings, len(contenders)), desc=workdir.name, unit="fold", mininterval=1.0
         ) as bar:

@@ -81,15 +81,13 @@ def completed(config: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
     theirs, trained = _encoder(meta["config"], workdir), InputSpec.from_json(meta["input_spec"])
     objective = dict(config["objective"])
     own = {name: value for name, value in objective["encoder"].items() if value is not None}
-    if own.get("name") == "leadwise":
-        encoder = {**own, "encoder": {**theirs, **own.get("encoder", {})}}
-    elif own.get("name") == theirs["name"]:
-        encoder = {**theirs, **own}
-    else:
+    kind, beats = own.get("name"), trained.ecg is not None and trained.ecg.window == "beat"
+    if (kind == "leadwise") != beats or not (beats or kind == theirs["name"]):
         raise ValueError(
-            f"config.objective.encoder.name is {own.get('name')!r}, but {workdir} holds a {theirs['name']}; choose the "
-            f"recipe for its kind of encoder."
+            f"config.objective.encoder.name is {kind!r}, but {workdir} holds a {theirs['name']} of "
+            f"{'beats' if beats else 'whole recordings'}; choose the recipe for its kind of encoder."
         )
+    encoder = {**own, "encoder": {**theirs, **own.get("encoder", {})}} if beats else {**theirs, **own}
     mode = MODES[config["mode"]]
     objective |= {"encoder": encoder, "mode": mode, "task": "classification", "targets": [config["response"]]}
     initial.check_input(objective, spec, trained, f"config.init_from.workdir {workdir}")

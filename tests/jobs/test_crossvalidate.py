@@ -17,7 +17,8 @@ from ecgjax.data.pool import open_pool
 from ecgjax.evaluators.base import Results
 from ecgjax.jobs import crossvalidate as job
 from ecgjax.jobs import train as train_job
-from ecgjax.jobs.fold_training import Trained
+from ecgjax.jobs.fold_training import Network, Trained
+from ecgjax.train.state import TrainState
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +134,7 @@ def test_a_probe_reads_the_runs_embedding_and_its_control_fresh_weights(recipe, 
         assert "auroc@50_percent" in metrics
     said = capsys.readouterr().err
     assert said.count("initialised from") == 1
-    np.testing.assert_array_equal(found["vit_probe"]["mass|score"], found["vit_random"]["mass|score"])
+    np.testing.assert_array_equal(found["vit_probe"]["LVM|score"], found["vit_random"]["LVM|score"])
     np.testing.assert_array_equal(found["vit_probe"]["fold"], found["vit_random"]["fold"])
     assert not np.array_equal(found["vit_probe"]["vit_probe|score"], found["vit_random"]["vit_random|score"])
 
@@ -148,14 +149,16 @@ def test_what_knows_the_response_loses_it_where_labels_are_permuted(recipe, tmp_
     assert row.low < 0.5 < row.high
 
 
-class Listener:
+class Listener(Network):
     """A network that notes what it is given, and whose probability of a recording is its number / 100."""
 
     def __init__(self, pool):
-        self.pool, self.heard = pool, []
+        object.__setattr__(self, "pool", pool)
+        object.__setattr__(self, "heard", [])
 
     def train(self, chosen, label, *, seed):
         self.heard.append((chosen, label))
+        return TrainState(np.zeros(()), {}, {}, {})
 
     def predict(self, state, chosen):
         return {"prediction": np.array(chosen)[:, None] / 100}
@@ -233,7 +236,12 @@ def refused(config, tmp_path, message):
             5,
             r"config\.crossvalidation\.fold: no field of crossvalidation",
         ),
-        ("full", "response", "LVH", r"encoder\.name is 'leadwise', but .* holds a vit; choose the recipe"),
+        (
+            "full",
+            "response",
+            "LVH",
+            r"encoder\.name is 'leadwise', but .* holds a vit of whole recordings; choose",
+        ),
         ("comparators", "contenders", {}, r"config\.contenders is empty"),
         ("comparators", "mode", "probe", r"config\.name: missing"),
         (
