@@ -172,9 +172,18 @@ class StftVit(nnx.Module):
 
 
 def _halved(x: Float[Array, "b y x c"]) -> Float[Array, "b y2 x2 c"]:
-    b, y, x_, c = x.shape
-    tiles = x[:, : y // 2 * 2, : x_ // 2 * 2].reshape(b, y // 2, 2, x_ // 2, 2, c)
-    return tiles.max((2, 4))
+    """Maxima of 2x2 tiles, as choices between two.
+
+    The gradient of a maximum over axes asks which values equal it. XLA may compute these anew, rounded otherwise: none
+    does then, and shares of the gradient are 0/0.
+    """
+    x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
+    x = _larger(x[:, ::2], x[:, 1::2])
+    return _larger(x[:, :, ::2], x[:, :, 1::2])
+
+
+def _larger(a, b):
+    return jnp.where(a > b, a, b)
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
