@@ -7,17 +7,18 @@
 `paper`      the synthetic cohort at the paper's sizes: 500 Hz, 10 s, 210 px
 `ptbxl`      PTB-XL at 100 Hz; set config.cohort.directory
 `ptbxl500`   PTB-XL at 500 Hz, conditioned as in the paper
-<<<<<<< HEAD
-`synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
-`tiny_synthetic_beats`  the same at the size of a test
-=======
 `mitbih`     beats of the MIT-BIH Arrhythmia Database, AAMI classes, DS1 against DS2, images of 64 x 64; set
              config.cohort.directory
 `mitbih_bbb`      the same with bundle branch blocks as classes of their own
 `mitbih_short`    AAMI classes, images of a window half as long, finer in time: 32 frequencies x 64 times
 `mitbih_256`      AAMI classes, images of 256 x 256
 `mitbih_lab2020`  five classes and a split that LEAKS, beats drawn at random: for comparison with papers that did so
->>>>>>> main
+`synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
+`tiny_synthetic_beats`  the same at the size of a test
+`synthetic_crt`         12-lead ECGs of embedded patients before resynchronisation, whose response has a known best AUC;
+                        give --like=WORKDIR of the run whose encoder will read them, or config.ecg.image.mean and std
+`synthetic_crt_null`    the same ECGs, the response drawn by itself: every AUC must cover 0.5
+`tiny_synthetic_crt`    the same as synthetic_crt at the size of a test
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -34,16 +35,16 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "paper": _paper,
         "ptbxl": _ptbxl,
         "ptbxl500": _ptbxl500,
-<<<<<<< HEAD
-        "synthetic_beats": _synthetic_beats,
-        "tiny_synthetic_beats": _tiny_synthetic_beats,
-=======
         "mitbih": _mitbih,
         "mitbih_bbb": _mitbih_bbb,
         "mitbih_short": _mitbih_short,
         "mitbih_256": _mitbih_256,
         "mitbih_lab2020": _mitbih_lab2020,
->>>>>>> main
+        "synthetic_beats": _synthetic_beats,
+        "tiny_synthetic_beats": _tiny_synthetic_beats,
+        "synthetic_crt": _synthetic_crt,
+        "synthetic_crt_null": _synthetic_crt_null,
+        "tiny_synthetic_crt": _tiny_synthetic_crt,
     }
     if arg not in recipes:
         raise ValueError(f"configs/prepare.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -115,24 +116,6 @@ def _ptbxl500() -> ConfigDict:
     return config
 
 
-<<<<<<< HEAD
-def _synthetic_beats() -> ConfigDict:
-    return ConfigDict(
-        {
-            "cohort": {
-                "name": "synthetic_beats",
-                "train": 40,  # Persons.
-                "val": 8,
-                "test": 16,
-                "beats": 100,
-                "seed": 0,
-                "labels": "bbb",
-                "rate_hz": 360.0,
-            },
-            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
-            "cmr": None,
-            "examples_per_shard": 800,
-=======
 def _mitbih() -> ConfigDict:
     return ConfigDict(
         {
@@ -154,18 +137,11 @@ def _mitbih() -> ConfigDict:
             "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
             "cmr": None,
             "examples_per_shard": 2048,
->>>>>>> main
             "attainable": None,
         }
     )
 
 
-<<<<<<< HEAD
-def _tiny_synthetic_beats() -> ConfigDict:
-    config = _synthetic_beats()
-    config.cohort.update({"train": 6, "val": 3, "test": 3, "beats": 12})
-    config.examples_per_shard = 36
-=======
 def _mitbih_bbb() -> ConfigDict:
     config = _mitbih()
     config.cohort.labels = "bbb"
@@ -187,8 +163,79 @@ def _mitbih_256() -> ConfigDict:
 def _mitbih_lab2020() -> ConfigDict:
     config = _mitbih()
     config.cohort.update({"labels": "lab2020", "protocol": "lab2020-leaky", "paced": True})
->>>>>>> main
     return config
+
+
+def _synthetic_beats() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "synthetic_beats",
+                "train": 40,  # Persons.
+                "val": 8,
+                "test": 16,
+                "beats": 100,
+                "seed": 0,
+                "labels": "bbb",
+                "rate_hz": 360.0,
+            },
+            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
+            "cmr": None,
+            "examples_per_shard": 800,
+            "attainable": None,
+        }
+    )
+
+
+def _tiny_synthetic_beats() -> ConfigDict:
+    config = _synthetic_beats()
+    config.cohort.update({"train": 6, "val": 3, "test": 3, "beats": 12})
+    config.examples_per_shard = 36
+    return config
+
+
+def _synthetic_crt() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "synthetic_crt",
+                "patients": 200,
+                "records": 1,  # ECGs a patient.
+                "auc": 0.80,
+                "prevalence": 0.55,
+                "null": False,
+                "missing": 0.03,
+                "deaths": 0.06,
+                "seed": 0,
+                "rate_hz": 500.0,
+                "seconds": 10.0,
+            },
+            "ecg": _twelve_lead_ecg(),
+            "cmr": None,
+            "examples_per_shard": 64,
+            "attainable": None,
+        }
+    )
+
+
+def _synthetic_crt_null() -> ConfigDict:
+    config = _synthetic_crt()
+    config.cohort.null = True
+    return config
+
+
+def _tiny_synthetic_crt() -> ConfigDict:
+    config = _synthetic_crt()
+    config.cohort.patients = 24
+    config.examples_per_shard = 12
+    return config
+
+
+def _twelve_lead_ecg() -> ConfigDict:
+    """Ten seconds of twelve leads at 360 Hz with their R peaks, conditioned as the beats of `_beat_ecg`."""
+    ecg = _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64)
+    ecg.update({"leads": (), "length": 3600, "window": "start", "beats": 32})
+    return ecg
 
 
 def _beat_ecg(*, span: int = 1024, **image: int) -> ConfigDict:

@@ -31,7 +31,7 @@ def lead_qrs(qrs_mv: Float64[np.ndarray, "w"], rate_hz: float) -> LeadQrs:
     second_r = float(qrs_mv[deepest:].max() - max(qrs_mv[-1], 0.0)) >= WAVE_MV
     early_q = -float(qrs_mv[: int(qrs_mv[: deepest + 1].argmax()) + 1].min()) >= WAVE_MV
     qs_or_rs = s >= WAVE_MV and s > first_r and not second_r and not (early_q and first_r >= WAVE_MV)
-    width_s = (qrs_mv > 0.1 * r).sum() / rate_hz
+    width_s = float((qrs_mv > 0.1 * r).sum() / rate_hz)
     return LeadQrs(
         q=q,
         qs_or_rs=qs_or_rs,
