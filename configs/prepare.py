@@ -10,7 +10,7 @@
 `mitbih`     beats of the MIT-BIH Arrhythmia Database, AAMI classes, DS1 against DS2, images of 64 x 64; set
              config.cohort.directory
 `mitbih_bbb`      the same with bundle branch blocks as classes of their own
-`mitbih_short`    AAMI classes, images of a window half as long, finer in time: 32 frequencies x 64 times
+`mitbih_short`    AAMI classes, images of short windows for the timing of the QRS: 32 frequencies x 128 times
 `mitbih_256`      AAMI classes, images of 256 x 256
 `mitbih_lab2020`  five classes and a split that LEAKS, beats drawn at random: for comparison with papers that did so
 `synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
@@ -18,7 +18,11 @@
 `synthetic_crt`         12-lead ECGs of embedded patients before resynchronisation, whose response has a known best AUC;
                         give --like=WORKDIR of the run whose encoder will read them, or config.ecg.image.mean and std
 `synthetic_crt_null`    the same ECGs, the response drawn by itself: every AUC must cover 0.5
-`tiny_synthetic_crt`    the same as synthetic_crt at the size of a test
+`synthetic_crt_vit100`  as synthetic_crt for an encoder trained on `synthetic` or `ptbxl`: 100 Hz, no image
+`tiny_synthetic_crt`    as synthetic_crt at the size of a test
+`crt`        12-lead recordings and a table of who responded to resynchronisation, for an encoder of time-frequency
+             images: set config.cohort.table, and --like=WORKDIR of the encoder's run
+`crt_vit100` the same for an encoder trained on `synthetic` or `ptbxl`: 100 Hz, no image
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -44,7 +48,10 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "tiny_synthetic_beats": _tiny_synthetic_beats,
         "synthetic_crt": _synthetic_crt,
         "synthetic_crt_null": _synthetic_crt_null,
+        "synthetic_crt_vit100": _synthetic_crt_vit100,
         "tiny_synthetic_crt": _tiny_synthetic_crt,
+        "crt": _crt,
+        "crt_vit100": _crt_vit100,
     }
     if arg not in recipes:
         raise ValueError(f"configs/prepare.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -150,7 +157,7 @@ def _mitbih_bbb() -> ConfigDict:
 
 def _mitbih_short() -> ConfigDict:
     config = _mitbih()
-    config.ecg = _beat_ecg(span=512, win=64, hop=8, n_fft=256, bins=32, frames=64)
+    config.ecg = _beat_ecg(win=64, hop=8, n_fft=256, bins=32, frames=128)
     return config
 
 
@@ -210,7 +217,7 @@ def _synthetic_crt() -> ConfigDict:
                 "rate_hz": 500.0,
                 "seconds": 10.0,
             },
-            "ecg": _twelve_lead_ecg(),
+            "ecg": _crt_ecg(),
             "cmr": None,
             "examples_per_shard": 64,
             "attainable": None,
@@ -224,6 +231,12 @@ def _synthetic_crt_null() -> ConfigDict:
     return config
 
 
+def _synthetic_crt_vit100() -> ConfigDict:
+    config = _synthetic_crt()
+    config.ecg = _crt_vit100().ecg
+    return config
+
+
 def _tiny_synthetic_crt() -> ConfigDict:
     config = _synthetic_crt()
     config.cohort.patients = 24
@@ -231,22 +244,53 @@ def _tiny_synthetic_crt() -> ConfigDict:
     return config
 
 
-def _twelve_lead_ecg() -> ConfigDict:
-    """Ten seconds of twelve leads at 360 Hz with their R peaks, conditioned as the beats of `_beat_ecg`."""
+def _crt() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "crt",
+                "table": config_dict.placeholder(str),
+                "directory": config_dict.placeholder(str),  # Of the recordings, where not beside the table.
+                "response": "lvesv15",  # lvef5, super, clinical; given where the table's column is final.
+                "strict": config_dict.placeholder(bool),  # Of lvef5: True for more than 5 points.
+                "deaths": "nonresponder",  # excluded
+                "on_disagreement": "refuse",  # given, derived
+                "ignore": (),  # Columns of the table to pass over.
+            },
+            "ecg": _crt_ecg(),
+            "cmr": None,
+            "examples_per_shard": 512,
+            "attainable": None,
+        }
+    )
+
+
+def _crt_vit100() -> ConfigDict:
+    config = _crt()
+    config.ecg = _ecg(rate_hz=100.0, length=1000, baseline_lambda=_LAMBDA_100HZ, clip_sigma=None)
+    return config
+
+
+def _crt_ecg() -> ConfigDict:
+    """Whole recordings of 10 s, conditioned as the beats that their encoder was trained on."""
     ecg = _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64)
     ecg.update({"leads": (), "length": 3600, "window": "start", "beats": 32})
     return ecg
 
 
-def _beat_ecg(*, span: int = 1024, **image: int) -> ConfigDict:
-    """Windows of 2.84 s at 360 Hz round the R peak of lead MLII, with their image (crt.md section 4)."""
-    ecg = _ecg(rate_hz=360.0, length=span, baseline_lambda=None, clip_sigma=None)
+def _beat_ecg(**image: int) -> ConfigDict:
+    """Windows of 2.84 s at 360 Hz round the R peak of lead MLII, with their image (crt.md section 4).
+
+    The default limits of quality hold: outside six windows of record 116 at the rail, no window of MIT-BIH holds one
+    value for more than 10 of its samples.
+    """
+    ecg = _ecg(rate_hz=360.0, length=1024, baseline_lambda=None, clip_sigma=None)
     ecg.leads = ("MLII",)
     ecg.band_hz = (0.5, 40.0)
     ecg.window = "beat"
     # Mean and deviation are measured over the train split where they are not given.
     statistics = {"mean": config_dict.placeholder(float), "std": config_dict.placeholder(float)}
-    ecg.image = ConfigDict({"span": span, **image, "log_eps": 1e-3, **statistics})
+    ecg.image = ConfigDict({"span": 1024, **image, "log_eps": 1e-3, **statistics})
     ecg.conditioning.normalise = "range"
     return ecg
 
@@ -271,9 +315,8 @@ def _ecg(
             "band_hz": config_dict.placeholder(tuple),  # Corners of a band-pass before all else.
             "window": "start",  # "beat" where the cohort's items are beats.
             "beats": 0,  # R peaks stored beside a recording.
-            "image": config_dict.placeholder(
-                ConfigDict
-            ),  # Time-frequency image that models make of each lead.
+            # Time-frequency image that models make of each lead.
+            "image": config_dict.placeholder(ConfigDict),
             "conditioning": conditioning,
             "quality": {},
         }

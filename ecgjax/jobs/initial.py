@@ -68,13 +68,13 @@ def open_sources(
             wanted=lambda name, rules=rules: place(name, rules) in places,  # A decoder may be most of it.
         )
         if "ecg" in trained.params:
-            _check_input(config["objective"], spec, trained.spec, f"{path}.workdir {workdir}")
+            check_input(config["objective"], spec, trained.spec, f"{path}.workdir {workdir}")
         found.append(Source(trained, section["workdir"], rules, rows))
     _copy(state, found)
     return tuple(found)
 
 
-def _check_input(objective: Mapping[str, Any], spec: InputSpec, source: InputSpec, name: str) -> None:
+def check_input(objective: Mapping[str, Any], spec: InputSpec, source: InputSpec, name: str) -> None:
     """Raises where a source was trained on another kind of ECG than this run reads.
 
     An encoder of beats of one lead that a `leadwise` encoder shares among its leads needs no more than leads that look
@@ -120,15 +120,26 @@ def initialise(
     if not sources:
         return state
 
-    def placed(tree: Tree) -> Tree:
-        return trees.map_named(lambda name, old: jax.device_put(leaves[name], old.sharding), tree)
-
     origins = []
     for source, account in zip(sources, accounts, strict=True):
         runtime.say(f"initialised from {source.name}: {account}")
         origins += [f"initialised from {source.name}: {account}", *account.copied]
     if runtime.is_lead():
         write_text(workdir / "init_from.txt", "\n".join(origins) + "\n")
+    return _placed(state, leaves)
+
+
+def started(state: TrainState, sources: Sequence[Source]) -> TrainState:
+    """As `initialise`, in silence: for the folds after the first."""
+    return _placed(state, _copy(state, sources)[0])
+
+
+def _placed(state: TrainState, leaves: Mapping[str, Any]) -> TrainState:
+    """The state with these leaves, each where the old one lay."""
+
+    def placed(tree: Tree) -> Tree:
+        return trees.map_named(lambda name, old: jax.device_put(leaves[name], old.sharding), tree)
+
     return state._replace(params=placed(state.params), extra=placed(state.extra))
 
 

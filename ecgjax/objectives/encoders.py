@@ -8,10 +8,17 @@ from flax import nnx
 
 from ecgjax.core import config as configs
 from ecgjax.core.spec import InputSpec
-from ecgjax.models import ENCODERS, mae, resnet, vit
+from ecgjax.models import ENCODERS, mae, resnet, stft_cnn, vit
 
 Modality = Literal["ecg", "cmr"]
-VARIANTS = {"vit": vit.VARIANTS, "mae": mae.VARIANTS, "resnet": resnet.VARIANTS}
+VARIANTS = {
+    "vit": vit.VARIANTS,
+    "mae": mae.VARIANTS,
+    "resnet": resnet.VARIANTS,
+    "stft_cnn": stft_cnn.VARIANTS,
+    "stft_resnet": stft_cnn.RESNET_VARIANTS,
+    "stft_vit": vit.VARIANTS,
+}
 
 
 def with_variant(section: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -33,7 +40,8 @@ def encoder_factory(
 ) -> Callable[[nnx.Rngs], nnx.Module]:
     """Returns the function that draws the encoder of `modality`.
 
-    A Vit reads ECG, a ResNet or a UNet CMR; leads, length and channels come from the InputSpec and the crop.
+    A Vit reads ECG, an `stft_*` the time-frequency image of one lead, a ResNet or a UNet CMR; leads, length, image
+    and channels come from the InputSpec and the crop.
     `section.frames` of a CMR encoder names the phases that it reads, in its order: it is given whole images, after
     augmentation, and leaves the others aside. So ("ES", "ED") is what the reference calls deleting the
     segmentation.
@@ -45,15 +53,21 @@ def encoder_factory(
     if modality == "ecg":
         check_crop(section, crop, path)
         given = {"leads": len(spec.ecg.leads), "length": crop}
+        known = {"image": spec.ecg.image}
     else:
         section = dict(section)
-        given = frames_read(section.pop("frames", None), spec.cmr.frames, path)
+        given, known = frames_read(section.pop("frames", None), spec.cmr.frames, path), {}
     section = with_variant(section, path)
-    bound = configs.bind(ENCODERS, section, path, **given)
+    bound = configs.bind(ENCODERS, section, path, **given, **known)
     missing = [key for key in given if key not in bound.keywords]
     if missing:
         raise ValueError(
             f"{path}.name: {section['name']} does not read {modality.upper()}; it takes no {missing[0]}."
+        )
+    if "image" in bound.keywords and bound.keywords["image"] is None:
+        raise ValueError(
+            f"{path}.name: {section['name']} reads time-frequency images, for which the data set has no settings; "
+            f"prepare one with config.ecg.image."
         )
     configs.require(bound, path, open_arguments=("rngs",))
 
@@ -62,6 +76,12 @@ def encoder_factory(
             return bound(rngs=rngs)
 
     return make
+
+
+def all_but_last_block(make: Callable[[nnx.Rngs], nnx.Module], path: str) -> str:
+    """Regex of those parameters of the encoder at `path` that partial fine-tuning leaves as they are."""
+    last = nnx.eval_shape(lambda: make(nnx.Rngs(0))).last_block
+    return rf"^{path}/(?!{'|'.join(last)})"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ecgjax.data.cohorts.base import Item
+from ecgjax.data.cohorts.crt import CrtCohort
 from ecgjax.data.cohorts.crt import response as definitions
 from ecgjax.data.cohorts.crt.columns import TARGETS
 from ecgjax.data.cohorts.synthetic.dipole import draw_rhythm, ventricles
@@ -128,7 +129,7 @@ def test_an_acquisition_is_twelve_leads_with_every_column_of_a_crt_cohort():
     assert (acquisition.ecg.leads, acquisition.ecg.rate_hz) == (LEADS, 500.0)
     assert acquisition.ecg.signal_mv.shape == (12, 5000)
     assert set(acquisition.targets) == {target.name for target in TARGETS}
-    assert acquisition.targets["ecg_qrs_ms"] == pytest.approx(acquisition.targets["qrs_ms"], abs=40)
+    assert acquisition.targets["ecg_qrs_ms"] == pytest.approx(acquisition.targets["qrs_ms"], abs=30)
 
 
 def test_records_of_a_patient_differ_and_are_all_in_one_split():
@@ -159,15 +160,13 @@ def test_no_recording_looks_paced():
     assert all(not pacing_spikes(cohort.recording(index, 0).signal_mv, 500.0).size for index in range(30))
 
 
-def test_the_qrs_has_the_width_that_the_parameters_say():
-    """Delineated on the recording; waves have no edge, so a constant is allowed between the two."""
-    from ecgjax.signals.measures import measure
-
-    cohort = SyntheticCrtCohort(patients=40)
-    width = np.array([cohort.patient(i).e[PARAMETERS.index("qrs_ms")] for i in range(40)])
-    got = [measure(cohort.recording(i, 0).signal_mv, 500.0, female=False)["ecg_qrs_ms"] for i in range(40)]
-    assert np.corrcoef(width, got)[0, 1] > 0.8
-    assert np.median(np.abs(np.array(got) - width)) < 15
+def test_the_qrs_is_as_wide_as_the_clinic_reads_it():
+    cohort = SyntheticCrtCohort(patients=40, missing=0.0)
+    targets = [cohort.load(item).targets for item in cohort.items()]
+    read, got = (np.array([of_one[name] for of_one in targets]) for name in ("qrs_ms", "ecg_qrs_ms"))
+    assert np.corrcoef(read, got)[0, 1] > 0.8
+    assert abs(np.median(got - read)) < 6
+    assert np.median(np.abs(got - read)) < 12  # The clinic's own error has a deviation of 6 ms.
 
 
 def test_a_patient_with_complete_block_has_a_deep_v1_and_one_without_has_late_forces_to_the_right():
@@ -205,6 +204,17 @@ def test_the_written_cohort_reads_back(tmp_path):
             assert (float(row[name]) if row[name] else np.nan) == pytest.approx(columns[name], nan_ok=True)
 
 
+@pytest.mark.parametrize("response", ["given", "lvesv15"])
+def test_the_written_cohort_is_the_same_to_a_users_reader(tmp_path, response):
+    cohort = SyntheticCrtCohort(patients=8, deaths=0.5, missing=0.0)
+    reader = CrtCohort(str(write_raw(cohort, tmp_path)), response=response)
+    for item, mine in zip(reader.items(), cohort.items(), strict=True):
+        got, want = reader.load(item).targets, cohort.load(mine).targets
+        assert set(got) == set(want)
+        for name in set(want) - {"ecg_pr_ms"}:  # P is small: 16 bits may move its onset.
+            assert got[name] == pytest.approx(want[name], abs=2.5, nan_ok=True), name
+
+
 def test_what_cannot_be_is_refused_by_name():
     for settings, message in (
         ({"auc": 0.45}, r"config\.cohort\.auc is 0\.45; give 0\.5"),
@@ -222,6 +232,5 @@ def test_what_cannot_be_is_refused_by_name():
 def test_rhythm_is_the_patients(patients):
     """P ends before the QRS begins, however wide that is."""
     for patient in patients[:200]:
-        onset = patient.pr_ms - patient.e[PARAMETERS.index("qrs_ms")] / 2
-        assert onset > 80
+        assert patient.pr_ms - 1.24 * patient.e[PARAMETERS.index("qrs_ms")] / 2 > 80
         assert draw_rhythm(patient.e, np.random.default_rng(0), seconds=2.0).pr_ms != patient.pr_ms

@@ -99,7 +99,7 @@ def test_a_cohort_without_ecg_is_like_no_run(tmp_path):
 
 def check(spec, source, *, encoder="leadwise"):
     objective = {"name": "finetune", "encoder": {"name": encoder}}
-    initial._check_input(objective, InputSpec(spec), InputSpec(source), "config.init_from.workdir /run")
+    initial.check_input(objective, InputSpec(spec), InputSpec(source), "config.init_from.workdir /run")
 
 
 TWELVE = dataclasses.replace(SINGLE, leads=("I", "V1", "V6"), length=3600, window="start", beats=20)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from ecgjax.data.cohorts.crt import CrtCohort
 from ecgjax.data.cohorts.mitbih import MitbihCohort
 from ecgjax.data.cohorts.ptbxl import PtbxlCohort
 from ecgjax.data.cohorts.synthetic import SyntheticCohort
@@ -9,6 +10,7 @@ from ecgjax.data.cohorts.synthetic_beats import SyntheticBeatsCohort
 from ecgjax.data.cohorts.synthetic_crt import SyntheticCrtCohort
 
 COHORTS: Mapping[str, Callable] = {
+    "crt": CrtCohort,
     "mitbih": MitbihCohort,
     "ptbxl": PtbxlCohort,
     "synthetic": SyntheticCohort,

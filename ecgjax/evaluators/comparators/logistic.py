@@ -1,6 +1,6 @@
 """L2-logistic regression for few patients: exact Newton steps at every strength, chosen by inner folds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.special
@@ -47,20 +47,22 @@ def nested_margins(
     test: Float[np.ndarray, "b d"],
     inner: Int[np.ndarray, " a"],
     *,
+    prepare: Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]],
     strengths: Sequence[float] = STRENGTHS,
 ) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " a"], float]:
     """Log odds of the test rows, inner out-of-fold log odds of the training rows, and the strength.
 
     The strength is the one with the least log loss of the inner out-of-fold log odds; the fit at it is on all
-    training rows. Features are standardised by the rows that a fit is made on, once an inner fold.
+    training rows. `prepare` makes the features of a fit and those it is asked about from the former alone, such as
+    `standardised`.
     """
     held = np.empty((len(strengths), len(x)))
     for fit, out in inner_splits(inner):
-        scaled, held_x = standardised(x[fit], x[out])
+        scaled, held_x = prepare(x[fit], x[out])
         held[:, out] = margins(fit_path(scaled, truth[fit] == 1, strengths=strengths), held_x)
     loss = np.mean(np.logaddexp(0, held) - held * truth, axis=1)
     best = int(np.argmin(loss))  # Of equal losses the strongest penalty.
-    scaled, test_x = standardised(x, test)
+    scaled, test_x = prepare(x, test)
     path = fit_path(scaled, truth == 1, strengths=strengths[: best + 1])
     return margins(path[-1:], test_x)[0], held[best], float(strengths[best])
 

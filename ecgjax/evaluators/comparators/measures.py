@@ -6,6 +6,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float, Int
 
+from ecgjax.evaluators.comparators.inputs import refuse_outcomes
 from ecgjax.evaluators.comparators.logistic import fit_path, margins, standardised
 from ecgjax.evaluators.crossvalidation.contenders import Scores, inner_splits
 from ecgjax.evaluators.crossvalidation.patients import Patients
@@ -28,6 +29,7 @@ class SingleMeasure:
     higher: bool = True
 
     def __post_init__(self):
+        refuse_outcomes([self.column])
         if self.column not in self.patients.columns:
             raise ValueError(
                 f"no column {self.column!r}; choose from {', '.join(sorted(self.patients.columns))}."

@@ -9,17 +9,20 @@ from jaxtyping import Float
 from ecgjax.data.cohorts.synthetic.ecg_parameters import PARAMETERS
 from ecgjax.data.cohorts.synthetic_crt.latent import Response
 
-BLOCK_CENTRE, BLOCK_SLOPE = -0.45, 2.2
-"""Share of left bundle branch block, sigmoid(slope (d - centre)): above 0.5 in two thirds of patients."""
+BLOCK_CENTRE, BLOCK_SLOPE, LEAST_BLOCK = -0.60, 2.2, 0.15
+"""Share of left bundle branch block, a sigmoid of slope (d - centre) from its least to 1: above 0.5 in two thirds of
+patients, and in none absent, as a failing ventricle is slow everywhere."""
 
-QRS_MS, QRS_PER_D_MS, QRS_OWN_MS, QRS_LIMITS_MS = 148.0, 9.0, 16.0, (112.0, 205.0)
+QRS_MS, QRS_PER_D_MS, QRS_OWN_MS, QRS_LIMITS_MS = 150.0, 9.0, 16.0, (118.0, 208.0)
 """Width follows dyssynchrony loosely: heart size and drugs widen a QRS as well."""
 FEMALE_QRS_MS = -6.0
+EDGES, EDGES_PER_BLOCK = 1.14, 0.10
+"""Width from edge to edge, as delineated, over the parameter's: fronts are Gaussian, and slower in block."""
 
 NOTCH, NOTCH_PER_D, NOTCH_OWN = 0.11, 0.08, 0.04
-RV_TERMINAL, RV_OWN = 1.1, 0.20
+RV_TERMINAL, RV_OWN = 0.8, 0.20
 """Terminal right-ventricular forces, largest where the left is not late: they lift V1, which block turns down."""
-AMPLITUDE, AMPLITUDE_PER_D, AMPLITUDE_OWN = 0.08, 0.10, 0.05
+AMPLITUDE, AMPLITUDE_PER_D, AMPLITUDE_OWN = 0.18, 0.10, 0.05
 """A front that crosses the ventricles alone is opposed by no other: its forces are larger."""
 AXIS_DEG, AXIS_OWN_DEG, ROTATION_OWN_DEG = -20.0, 20.0, 8.0
 SYNCHRONOUS_T_DEG, DISCORDANT_T_DEG, T_OWN_DEG = 80.0, 165.0, 10.0
@@ -30,6 +33,8 @@ QTC_MS, QTC_PER_QRS, QTC_OWN_MS = 425.0, 1.0, 14.0
 
 MISREAD_BLOCK, MISREAD_QRS_MS = 0.05, 6.0
 """The clinic's table against the heart: share of wrong LBBB flags, deviation of the width."""
+
+MAY_BE_MISSING = ("age", "nyha", "ischaemic", "lvef_pre", "lvesv_pre", "qrs_ms", "lbbb", "followup_months")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,27 +61,24 @@ def draw_patient(
 ) -> Patient:
     """From two streams, so that patients of a null cohort have the ECGs of the other: what they are, how they fare."""
     d = float(heart.standard_normal())
-    before = _before(d, heart)
-    e = _ecg_parameters(d, before, heart)
+    qrs_ms, before = _before(d, heart)
+    pr_ms = PR_MS + PR_OWN_MS * float(heart.standard_normal()) + qrs_ms / 2
+    e = _ecg_parameters(d, qrs_ms, before["atrial_fibrillation"], heart)
     chance, died = course.random(2)
     responds = float(chance < response.probability(np.array([d]))[0])
     columns = before | _after(before, responds, bool(died < deaths), course)
     # What is missing says nothing of the patient; response and course are what the study was for.
     gaps = {name for name in MAY_BE_MISSING if heart.random() < missing}
-    pr_ms = PR_MS + PR_OWN_MS * float(heart.standard_normal()) + e[PARAMETERS.index("qrs_ms")] / 2
     return Patient(d, pr_ms, e, {name: np.nan if name in gaps else value for name, value in columns.items()})
 
 
-MAY_BE_MISSING = ("age", "nyha", "ischaemic", "lvef_pre", "lvesv_pre", "qrs_ms", "lbbb", "followup_months")
-
-
-def _before(d: float, rng: np.random.Generator) -> dict[str, float]:
-    """Columns known before implantation, as in cohorts of guideline candidates: most LVEF <= 35 %, QRS >= 120 ms."""
+def _before(d: float, rng: np.random.Generator) -> tuple[float, dict[str, float]]:
+    """QRS width, and the columns known before implantation: most LVEF <= 35 % and QRS >= 120 ms, as guidelines ask."""
     female, ischaemic, fibrillates, reader = rng.random(4) < (0.30, 0.42, 0.14, MISREAD_BLOCK)
     age, lvef, lvesv, width, reading = rng.standard_normal(5)
     qrs_ms = QRS_MS + QRS_PER_D_MS * d + FEMALE_QRS_MS * female + QRS_OWN_MS * width
     qrs_ms = float(np.clip(qrs_ms, *QRS_LIMITS_MS))
-    return {
+    return qrs_ms, {
         "age": float(np.clip(np.round(67 + 10 * age), 25, 92)),
         "female": float(female),
         "nyha": float(rng.choice((2, 3, 4), p=(0.35, 0.57, 0.08))),
@@ -88,23 +90,22 @@ def _before(d: float, rng: np.random.Generator) -> dict[str, float]:
         "lvesv_pre": float(np.round(165 * np.exp(0.3 * lvesv))),
         "qrs_ms": float(2 * np.round((qrs_ms + MISREAD_QRS_MS * reading) / 2)),
         "lbbb": float((block_share(d) > 0.5) != reader),
-        "true_qrs_ms": qrs_ms,
     }
 
 
 def block_share(d: float) -> float:
     """How far conduction is on its way from normal (0) to complete left bundle branch block (1)."""
-    return float(1 / (1 + np.exp(-BLOCK_SLOPE * (d - BLOCK_CENTRE))))
+    return float(LEAST_BLOCK + (1 - LEAST_BLOCK) / (1 + np.exp(-BLOCK_SLOPE * (d - BLOCK_CENTRE))))
 
 
-def _ecg_parameters(d: float, before: dict[str, float], rng: np.random.Generator) -> np.ndarray:
+def _ecg_parameters(d: float, qrs_ms: float, fibrillates: float, rng: np.random.Generator) -> np.ndarray:
     """Columns `PARAMETERS`. The block's share is d itself, read through a sigmoid: no noise of its own."""
-    block, qrs_ms = block_share(d), before.pop("true_qrs_ms")
+    block = block_share(d)
     own = dict(zip(PARAMETERS, rng.standard_normal(len(PARAMETERS)), strict=True))
     e = dict.fromkeys(PARAMETERS, 0.0) | {
         "log_lv_ratio": 0.08 * own["log_lv_ratio"],
         "log_amplitude": AMPLITUDE + AMPLITUDE_PER_D * d + AMPLITUDE_OWN * own["log_amplitude"],
-        "qrs_ms": qrs_ms,
+        "qrs_ms": qrs_ms / (EDGES + EDGES_PER_BLOCK * block),
         "rotation_deg": ROTATION_OWN_DEG * own["rotation_deg"],
         "axis_deg": AXIS_DEG * block + AXIS_OWN_DEG * own["axis_deg"],
         "log_rv_terminal": RV_TERMINAL * (1 - block) + RV_OWN * own["log_rv_terminal"],
@@ -114,9 +115,9 @@ def _ecg_parameters(d: float, before: dict[str, float], rng: np.random.Generator
         + T_OWN_DEG * own["qrs_t_deg"],
         "qtc_ms": QTC_MS + QTC_PER_QRS * (qrs_ms - 90) + QTC_OWN_MS * own["qtc_ms"],
         "fragmentation": max(NOTCH + NOTCH_PER_D * d + NOTCH_OWN * own["fragmentation"], 0.0),
-        "heart_rate": float(np.clip(70 + 9 * own["heart_rate"] + 8 * before["atrial_fibrillation"], 45, 105)),
+        "heart_rate": float(np.clip(70 + 9 * own["heart_rate"] + 8 * fibrillates, 45, 105)),
         "lbbb": block,
-        "af": before["atrial_fibrillation"],
+        "af": fibrillates,
     }
     return np.array([e[name] for name in PARAMETERS])
 

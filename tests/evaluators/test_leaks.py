@@ -1,0 +1,46 @@
+import dataclasses
+
+import numpy as np
+import planted
+import pytest
+
+from ecgjax.evaluators.comparators.classical import Classical
+from ecgjax.evaluators.crossvalidation.leaks import permuted_labels
+from ecgjax.evaluators.crossvalidation.patients import Patients
+
+RUN = {"permutations": 20, "folds": 5, "inner": 3, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def null():
+    return planted.cohort(n=80, auc=0.5, noise=60, seed=11)
+
+
+def chosen_on_all(patients: Patients, truth: np.ndarray) -> Classical:
+    """The classical mistake: keep the columns that correlate with the outcome among ALL patients."""
+    names = list(patients.columns)
+    strength = [abs(np.corrcoef(patients.columns[name], truth)[0, 1]) for name in names]
+    best = np.argsort(strength)[::-1][:5]
+    return Classical(patients, tuple(names[i] for i in best), "logistic")
+
+
+def test_an_honest_contender_predicts_nothing_of_permuted_labels(null):
+    patients, truth = null
+    honest = Classical(patients, tuple(patients.columns), "logistic")
+    found = permuted_labels(lambda dealt: honest, truth, observed=0.9, **RUN)
+    assert not found.leaks
+    assert abs(found.auroc.mean() - 0.5) < 0.06
+    assert found.p == 1 / 21
+    assert dataclasses.replace(found, observed=0.0).p == 1.0
+
+
+def test_choosing_columns_on_all_patients_is_caught(null):
+    patients, truth = null
+    found = permuted_labels(lambda dealt: chosen_on_all(patients, dealt), truth, observed=0.8, **RUN)
+    assert found.leaks
+    assert found.auroc.mean() > 0.6
+
+
+def test_two_permutations_at_least(null):
+    with pytest.raises(ValueError, match="permutations is 1"):
+        permuted_labels(lambda dealt: None, null[1], observed=0.5, **{**RUN, "permutations": 1})
