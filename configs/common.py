@@ -21,6 +21,7 @@ def training() -> ConfigDict:
             "pairing": "true",  # "permuted" gives every ECG the CMR of another subject: a control.
             "similarity": config_dict.placeholder(str),  # A .npy [n n]: how alike the training examples are.
             "max_labels": config_dict.placeholder(int),  # Train on so many labelled examples; None for all.
+            "thin": {},  # Train on a share of the examples with a label, as {"N": 0.2}.
             "cache": True,  # Decode the split into memory once: for sets that fit.
             "workers": 0,
         }

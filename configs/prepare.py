@@ -7,6 +7,17 @@
 `paper`      the synthetic cohort at the paper's sizes: 500 Hz, 10 s, 210 px
 `ptbxl`      PTB-XL at 100 Hz; set config.cohort.directory
 `ptbxl500`   PTB-XL at 500 Hz, conditioned as in the paper
+`mitbih`     beats of the MIT-BIH Arrhythmia Database, AAMI classes, DS1 against DS2, images of 64 x 64; set
+             config.cohort.directory
+`mitbih_bbb`      the same with bundle branch blocks as classes of their own
+`mitbih_short`    AAMI classes, images of short windows for the timing of the QRS: 32 frequencies x 128 times
+`mitbih_256`      AAMI classes, images of 256 x 256
+`mitbih_lab2020`  five classes and a split that LEAKS, beats drawn at random: for comparison with papers that did so
+`synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
+`tiny_synthetic_beats`  the same at the size of a test
+`crt`        12-lead recordings and a table of who responded to resynchronisation, for an encoder of time-frequency
+             images: set config.cohort.table, and --like=WORKDIR of the encoder's run
+`crt_vit100` the same for an encoder trained on `synthetic` or `ptbxl`: 100 Hz, no image
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -23,6 +34,15 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "paper": _paper,
         "ptbxl": _ptbxl,
         "ptbxl500": _ptbxl500,
+        "mitbih": _mitbih,
+        "mitbih_bbb": _mitbih_bbb,
+        "mitbih_short": _mitbih_short,
+        "mitbih_256": _mitbih_256,
+        "mitbih_lab2020": _mitbih_lab2020,
+        "synthetic_beats": _synthetic_beats,
+        "tiny_synthetic_beats": _tiny_synthetic_beats,
+        "crt": _crt,
+        "crt_vit100": _crt_vit100,
     }
     if arg not in recipes:
         raise ValueError(f"configs/prepare.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -94,11 +114,146 @@ def _ptbxl500() -> ConfigDict:
     return config
 
 
-def _ecg(*, rate_hz: float, length: int, baseline_lambda: float, clip_sigma: float | None) -> ConfigDict:
-    conditioning = ConfigDict(
-        {"baseline_lambda": baseline_lambda, "clip_sigma": config_dict.placeholder(float)}
+def _mitbih() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "mitbih",
+                "directory": config_dict.placeholder(str),
+                "lead": "MLII",
+                "labels": "aami",
+                "protocol": "ds1ds2",
+                "validation": ("118", "207", "223"),  # Whole records of DS1, which keep F-rich 208 in train.
+                "same_person": "drop_201",
+                "folds": 5,  # Where protocol is "folds".
+                "fold": 0,
+                "fractions": (0.7, 0.1, 0.2),  # Of beats, where the protocol draws them at random.
+                "seed": 0,
+                "paced": False,
+                "records": (),  # All that are there.
+            },
+            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
+            "cmr": None,
+            "examples_per_shard": 2048,
+            "attainable": None,
+        }
     )
-    conditioning.update({"clip_sigma": clip_sigma, "normalise": "group"})
+
+
+def _mitbih_bbb() -> ConfigDict:
+    config = _mitbih()
+    config.cohort.labels = "bbb"
+    return config
+
+
+def _mitbih_short() -> ConfigDict:
+    config = _mitbih()
+    config.ecg = _beat_ecg(win=64, hop=8, n_fft=256, bins=32, frames=128)
+    return config
+
+
+def _mitbih_256() -> ConfigDict:
+    config = _mitbih()
+    config.ecg = _beat_ecg(win=128, hop=4, n_fft=2048, bins=256, frames=256)
+    return config
+
+
+def _mitbih_lab2020() -> ConfigDict:
+    config = _mitbih()
+    config.cohort.update({"labels": "lab2020", "protocol": "lab2020-leaky", "paced": True})
+    return config
+
+
+def _synthetic_beats() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "synthetic_beats",
+                "train": 40,  # Persons.
+                "val": 8,
+                "test": 16,
+                "beats": 100,
+                "seed": 0,
+                "labels": "bbb",
+                "rate_hz": 360.0,
+            },
+            "ecg": _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64),
+            "cmr": None,
+            "examples_per_shard": 800,
+            "attainable": None,
+        }
+    )
+
+
+def _tiny_synthetic_beats() -> ConfigDict:
+    config = _synthetic_beats()
+    config.cohort.update({"train": 6, "val": 3, "test": 3, "beats": 12})
+    config.examples_per_shard = 36
+    return config
+
+
+def _crt() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "crt",
+                "table": config_dict.placeholder(str),
+                "directory": config_dict.placeholder(str),  # Of the recordings, where not beside the table.
+                "response": "lvesv15",  # lvef5, super, clinical; given where the table's column is final.
+                "strict": config_dict.placeholder(bool),  # Of lvef5: True for more than 5 points.
+                "deaths": "nonresponder",  # excluded
+                "on_disagreement": "refuse",  # given, derived
+                "ignore": (),  # Columns of the table to pass over.
+            },
+            "ecg": _crt_ecg(),
+            "cmr": None,
+            "examples_per_shard": 512,
+            "attainable": None,
+        }
+    )
+
+
+def _crt_vit100() -> ConfigDict:
+    config = _crt()
+    config.ecg = _ecg(rate_hz=100.0, length=1000, baseline_lambda=_LAMBDA_100HZ, clip_sigma=None)
+    return config
+
+
+def _crt_ecg() -> ConfigDict:
+    """Whole recordings of 10 s, conditioned as the beats that their encoder was trained on."""
+    ecg = _beat_ecg(win=128, hop=16, n_fft=512, bins=64, frames=64)
+    ecg.update({"leads": (), "length": 3600, "window": "start", "beats": 32})
+    return ecg
+
+
+def _beat_ecg(**image: int) -> ConfigDict:
+    """Windows of 2.84 s at 360 Hz round the R peak of lead MLII, with their image (crt.md section 4).
+
+    The default limits of quality hold: outside six windows of record 116 at the rail, no window of MIT-BIH holds one
+    value for more than 10 of its samples.
+    """
+    ecg = _ecg(rate_hz=360.0, length=1024, baseline_lambda=None, clip_sigma=None)
+    ecg.leads = ("MLII",)
+    ecg.band_hz = (0.5, 40.0)
+    ecg.window = "beat"
+    # Mean and deviation are measured over the train split where they are not given.
+    statistics = {"mean": config_dict.placeholder(float), "std": config_dict.placeholder(float)}
+    ecg.image = ConfigDict({"span": 1024, **image, "log_eps": 1e-3, **statistics})
+    ecg.conditioning.normalise = "range"
+    return ecg
+
+
+def _ecg(
+    *, rate_hz: float, length: int, baseline_lambda: float | None, clip_sigma: float | None
+) -> ConfigDict:
+    conditioning = ConfigDict(
+        {
+            "baseline_lambda": config_dict.placeholder(float),
+            "clip_sigma": config_dict.placeholder(float),
+            "normalise": "group",
+        }
+    )
+    conditioning.update({"baseline_lambda": baseline_lambda, "clip_sigma": clip_sigma})
     # `quality` holds limits beyond which a record is rejected; its defaults are those of signals.ecg.check.
     return ConfigDict(
         {
@@ -108,9 +263,8 @@ def _ecg(*, rate_hz: float, length: int, baseline_lambda: float, clip_sigma: flo
             "band_hz": config_dict.placeholder(tuple),  # Corners of a band-pass before all else.
             "window": "start",  # "beat" where the cohort's items are beats.
             "beats": 0,  # R peaks stored beside a recording.
-            "image": config_dict.placeholder(
-                ConfigDict
-            ),  # Time-frequency image that models make of each lead.
+            # Time-frequency image that models make of each lead.
+            "image": config_dict.placeholder(ConfigDict),
             "conditioning": conditioning,
             "quality": {},
         }

@@ -36,6 +36,35 @@ def rescale_by(ecg: Float[Array, "l t"], factor: Float[Array, ""]) -> Float[Arra
     return (ecg * factor).astype(ecg.dtype)
 
 
+def gain(key: PRNGKeyArray, ecg: Float[Array, "l t"], *, deviation: float) -> Float[Array, "l t"]:
+    """Multiplies the whole record by exp(deviation N(0, 1)): as likely doubled as halved, never negated."""
+    return rescale_by(ecg, jnp.exp(deviation * jax.random.normal(key, (), wide(ecg).dtype)))
+
+
+def drift(
+    key: PRNGKeyArray, ecg: Float[Array, "l t"], *, amplitude: float, periods: float = 2.0
+) -> Float[Array, "l t"]:
+    """Adds a slow wave to each lead: up to `amplitude`, in the signal's unit, and up to `periods` in the record."""
+    height, count, phase = jax.random.uniform(key, (3, len(ecg), 1), wide(ecg).dtype)
+    return drift_by(ecg, amplitude * height, periods * count, 2 * jnp.pi * phase)
+
+
+def drift_by(
+    ecg: Float[Array, "l t"],
+    amplitude: Float[Array, "l 1"],
+    periods: Float[Array, "l 1"],
+    phase: Float[Array, "l 1"],
+) -> Float[Array, "l t"]:
+    """Adds amplitude sin(2 pi periods i / T + phase) at sample i of T."""
+    place = jnp.arange(ecg.shape[1], dtype=amplitude.dtype) / ecg.shape[1]
+    return (ecg + amplitude * jnp.sin(2 * jnp.pi * periods * place + phase)).astype(ecg.dtype)
+
+
+def noise(key: PRNGKeyArray, ecg: Float[Array, "l t"], *, deviation: float) -> Float[Array, "l t"]:
+    """Adds deviation N(0, 1) to each sample, in the signal's unit: noise that silence has too, unlike `jitter`."""
+    return (ecg + deviation * jax.random.normal(key, ecg.shape, wide(ecg).dtype)).astype(ecg.dtype)
+
+
 def time_flip(key: PRNGKeyArray, ecg: Float[Array, "l t"], *, probability: float) -> Float[Array, "l t"]:
     """Reverses time with `probability`."""
     return jnp.where(jax.random.bernoulli(key, probability), ecg[:, ::-1], ecg)

@@ -8,8 +8,16 @@ from ecgjax.augment.ecg import JITTER_AMPLITUDE
 
 @dataclasses.dataclass(frozen=True)
 class EcgStrength:
-    """How much an ECG is changed, in the order of the fields; 0 leaves a step out."""
+    """How much an ECG is changed, in the order of the fields; 0 leaves a step out.
 
+    `shift` counts samples to either side; `gain` is the deviation of its logarithm; `drift` and `noise` are in the
+    unit of the signal.
+    """
+
+    shift: int = 0
+    gain: float = 0.0
+    drift: float = 0.0
+    noise: float = 0.0
     phase: float = 0.0
     phase_probability: float = 1.0
     jitter: float = 0.0
@@ -60,6 +68,8 @@ ECG_PRESETS: Mapping[str, EcgStrength] = {
     "none": EcgStrength(),
     # Five per cent of each sample, the reference's constant 0.6 divided out.
     "weak": EcgStrength(jitter=0.05 / JITTER_AMPLITUDE),
+    # Up to 20 ms at 360 Hz; the unit is the range of most samples, of which an R wave is several.
+    "beats": EcgStrength(shift=7, gain=0.2, drift=0.1, noise=0.03),
     **_PUBLISHED_ECG,
     "masked": EcgStrength(phase=0.1, phase_probability=0.5, jitter=0.25, rescale=0.5),
     "finetune": EcgStrength(phase=0.075, phase_probability=0.5, jitter=0.2, rescale=0.5),
@@ -70,7 +80,8 @@ ECG_PRESETS: Mapping[str, EcgStrength] = {
 }
 """`light` to `heavy` are the reference's for pairs with images, `contrastive_*` the same for ECGs alone.
 
-`masked` and `finetune` are its other chains; `weak` is ours, for small budgets.
+`masked` and `finetune` are its other chains; `weak` is ours, for small budgets, and `beats`, for windows round beats
+scaled by `normalise="range"`: what moves, lifts and blurs a Holter recording, but turns no wave over.
 """
 
 _REFERENCE_IMAGE = ImageStrength(

@@ -105,6 +105,21 @@ def shift_by(
     return crop(padded, jnp.where(late, 2 * right, right), length=ecg.shape[1])
 
 
+def nudge(key: PRNGKeyArray, ecg: Float[Array, "l t"], *, samples: int) -> Float[Array, "l t"]:
+    """Moves the record by a whole number of samples, uniform from -samples to samples, the same in all leads."""
+    if not 0 <= samples < ecg.shape[1]:
+        raise ValueError(
+            f"nudge by up to {samples} samples of {ecg.shape[1]}; choose 0 to {ecg.shape[1] - 1}."
+        )
+    return nudge_by(ecg, jax.random.randint(key, (), -samples, samples + 1))
+
+
+def nudge_by(ecg: Float[Array, "l t"], later: Int[Array, ""]) -> Float[Array, "l t"]:
+    """Moves the record `later` by so many samples; the sample at the edge that it leaves is repeated."""
+    time = ecg.shape[1]
+    return ecg[:, jnp.clip(jnp.arange(time) - later, 0, time - 1)]
+
+
 def mask_windows(
     key: PRNGKeyArray,
     ecg: Float[Array, "l t"],

@@ -11,6 +11,9 @@ from ecgjax.augment import spectral as spectral_ops
 from ecgjax.augment import time_axis as time_ops
 from ecgjax.augment.presets import ECG_PRESETS, IMAGE_PRESETS, EcgStrength, ImageStrength
 
+_HOLTER_STREAM = 0x686F6C74
+"""Steps that were added after the others draw apart from them, so that no older chain changed."""
+
 
 def view_ecg(
     key: PRNGKeyArray,
@@ -32,7 +35,16 @@ def view_ecg(
         gate, phase, jitter, rescale, time, sign, spec, crop = jax.random.split(key, 8)
         if length is not None:
             record = time_ops.random_crop(crop, record, length=length)
+        move, gain, drift, noise = jax.random.split(jax.random.fold_in(key, _HOLTER_STREAM), 4)
         changed = record
+        if strength.shift:
+            changed = time_ops.nudge(move, changed, samples=strength.shift)
+        if strength.gain:
+            changed = ecg_ops.gain(gain, changed, deviation=strength.gain)
+        if strength.drift:
+            changed = ecg_ops.drift(drift, changed, amplitude=strength.drift)
+        if strength.noise:
+            changed = ecg_ops.noise(noise, changed, deviation=strength.noise)
         if strength.phase:
             changed = spectral_ops.ft_surrogate(
                 phase, changed, magnitude=strength.phase, probability=strength.phase_probability

@@ -125,9 +125,10 @@ class InputSpec:
         if mine is None or theirs is None:
             return [] if mine == theirs else [f"{modality}: {mine} against {theirs}"]
         return [
-            f"{modality}.{key}: {mine.get(key)} against {theirs.get(key)}"
+            line
             for key in {**mine, **theirs}
-            if (fields is None or key in fields) and mine.get(key) != theirs.get(key)
+            if fields is None or key in fields
+            for line in _differences(f"{modality}.{key}", mine.get(key), theirs.get(key))
         ]
 
 
@@ -135,6 +136,13 @@ def _told(spec) -> dict[str, Any]:
     """Fields of a spec; those with a default only where they differ from it, as older data sets lack them."""
     fields = {field.name: field.default for field in dataclasses.fields(spec)}
     return {name: value for name, value in dataclasses.asdict(spec).items() if value != fields[name]}
+
+
+def _differences(path: str, mine: Any, theirs: Any) -> list[str]:
+    """One line where two values differ; of two images one for each of their fields."""
+    if path.endswith(".image") and isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+        return [line for name in mine for line in _differences(f"{path}.{name}", mine[name], theirs[name])]
+    return [] if mine == theirs else [f"{path}: {mine} against {theirs}"]
 
 
 def _ecg(tree: Mapping[str, Any]) -> EcgSpec:

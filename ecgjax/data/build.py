@@ -76,7 +76,7 @@ def build(
 
     Without `key` or `key_file` a random key is made in `<directory>/private/key`. `withdrawn` lists raw
     identifiers of subjects to leave out. `cohort_config` describes the cohort in the fingerprint; where it is
-    None the fields of a dataclass cohort do.
+    None the fields of a dataclass cohort do, or the `settings` of another that has some.
     """
     directory = local_path(directory)
     _check_numbers(examples_per_shard=examples_per_shard, workers=workers, ecg_length=ecg_length)
@@ -280,14 +280,15 @@ def _description(cohort: Cohort, given: Mapping[str, Any] | None) -> dict[str, A
     if given is not None:
         return dict(given)
     if not dataclasses.is_dataclass(cohort):
-        return {}
+        return dict(getattr(cohort, "settings", {}))
     values = {field.name: getattr(cohort, field.name) for field in dataclasses.fields(cohort) if field.init}
+    notes = {"notes": cohort.notes} if getattr(cohort, "notes", ()) else {}
     # Where the raw files lie is no property of the data set, and may name a person's directory.
-    return {
+    return notes | {
         name: value
         for name, value in values.items()
         if isinstance(value, str | int | float | bool | None | tuple | list | dict)
-        and name != "targets"
+        and name not in ("targets", "directory")
         and not (isinstance(value, str) and os.path.isabs(value))
     }
 

@@ -1,7 +1,7 @@
 """Batches of a prepared data directory, read by Grain; a training batch is known by its number."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import grain
@@ -20,6 +20,7 @@ from ecgjax.data.assembly import (
 from ecgjax.data.few_labels import labelled_positions
 from ecgjax.data.manifest import Manifest, read_manifest
 from ecgjax.data.similarity import SimilarityRows
+from ecgjax.data.thinning import thinned_positions
 
 
 class TrainBatches(Iterator[Batch]):
@@ -91,6 +92,7 @@ def train_batches(
     targets: Sequence[str] | None = None,
     similarity: str | None = None,
     max_labels: int | None = None,
+    thin: Mapping[str, float] | None = None,
     rows: np.ndarray | None = None,
     cache: bool = False,
     workers: int = 0,
@@ -118,17 +120,22 @@ def train_batches(
     `index` wherever the batch is put together or cut; store float16 where n is large.
 
     `max_labels` leaves only so many labelled examples, of whole subjects: those that a linear probe of as many labels
-    is fitted on. Finding them reads the split once.
+    is fitted on. `thin` names labels and the share of the examples with each that is trained on, drawn once from
+    `seed`. Finding either reads the split once.
     """
     data = _open(directory, split, crop, modalities, targets, batch_size, rows)
     _check_workers(workers, threads, prefetch, cache)
     if not 0 <= seed < 2**32:
         raise ValueError(f"config.seed: {seed} is outside 0 to 2**32 - 1.")
-    chosen = (
-        None
-        if max_labels is None
-        else labelled_positions(directory, data.manifest, split, data.columns, max_labels)
-    )
+    if thin and max_labels is not None:
+        raise ValueError(
+            f"config.data: thin {dict(thin)} and max_labels {max_labels} both choose examples; set one of them."
+        )
+    chosen = None
+    if max_labels is not None:
+        chosen = labelled_positions(directory, data.manifest, split, data.columns, max_labels)
+    elif thin:
+        chosen = thinned_positions(directory, data.manifest, split, thin, seed=seed)
     examples = data.examples if chosen is None else len(chosen)
     if batch_size > examples:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from ecgjax.evaluators.classes import Classes
 from ecgjax.evaluators.linear_probe import Baselines, LinearProbe
 from ecgjax.evaluators.localisation import Localisation
 from ecgjax.evaluators.predictions import Predictions
@@ -10,6 +11,7 @@ from ecgjax.evaluators.retrieval import Retrieval
 
 EVALUATORS: Mapping[str, Callable] = {
     "baselines": Baselines,
+    "classes": Classes,
     "linear_probe": LinearProbe,
     "localisation": Localisation,
     "predictions": Predictions,

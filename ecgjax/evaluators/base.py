@@ -34,7 +34,8 @@ class Splits:
 
     `batches` gives every example once or, with several crops, in several rows; `index` says which example a row
     is and `mask` is False for padding. `signals_mv` gives the whole conditioned ECG turned back to mV;
-    `to_mv` gives the offset and the scale [n l] that turn the model's input into mV.
+    `to_mv` gives the offset and the scale [n l] that turn the model's input into mV. `cohort` is what the data call
+    themselves.
     """
 
     targets: tuple[Target, ...]
@@ -43,6 +44,7 @@ class Splits:
     examples: Callable[[str], Examples]
     signals_mv: Callable[[str], Float[np.ndarray, "n l t"]]
     to_mv: Callable[[str], tuple[Float[np.ndarray, "n l"], Float[np.ndarray, "n l"]]]
+    cohort: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Row:
 class Results:
     """The answer of one evaluator about one checkpoint.
 
-    `arrays` are numeric or fixed-width text, so that the file reads without pickle.
+    `arrays` are numeric or fixed-width text, so that the file reads without pickle. `text` is what a person wants to
+    see at once, such as a table.
     """
 
     evaluator: str
@@ -74,6 +77,7 @@ class Results:
     scalars: Mapping[str, float] = dataclasses.field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: str = ""
 
     def write(
         self, workdir: epath.PathLike, *, step: int, checkpoint: str, objective: str, **provenance: Any
@@ -94,6 +98,7 @@ class Results:
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "scalars": dict(self.scalars),
             "settings": dict(self.settings),
+            **({"text": self.text} if self.text else {}),
             **provenance,
         }
         write_json(path, _without_nan(tree))
@@ -112,7 +117,7 @@ class Results:
             for row in tree["rows"]
         ]
         scalars = {name: math.nan if value is None else value for name, value in tree["scalars"].items()}
-        return cls(tree["evaluator"], rows, scalars, arrays, tree["settings"])
+        return cls(tree["evaluator"], rows, scalars, arrays, tree["settings"], tree.get("text", ""))
 
 
 class Evaluator(Protocol):

@@ -61,4 +61,5 @@ def open_splits(
         examples=examples,
         signals_mv=signals_mv,
         to_mv=to_mv,
+        cohort=manifest.cohort,
     )

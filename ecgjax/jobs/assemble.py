@@ -12,6 +12,7 @@ from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.core.interfaces import Objective
 from ecgjax.core.spec import InputSpec
+from ecgjax.data import thinning
 from ecgjax.data.manifest import Manifest
 from ecgjax.jobs import setup
 from ecgjax.train import optim, step
@@ -22,21 +23,25 @@ Abstract = dict[str, jax.ShapeDtypeStruct]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What a step must know of its data before any are read; `examples` are those of the train split."""
+    """What a step must know of its data before any are read; `examples` are those of the train split.
+
+    Those of `labels` that config.data.thin names hold the share that is `kept`.
+    """
 
     spec: InputSpec
     labels: tuple[dict[str, Any], ...]
     examples: int
 
     @classmethod
-    def of(cls, manifest: Manifest) -> "Data":
+    def of(cls, manifest: Manifest, thin: Mapping[str, float]) -> "Data":
         """Of prepared data."""
-        return cls(manifest.input_spec, setup.label_columns(manifest), manifest.split("train").examples)
+        labels = thinning.marked(setup.label_columns(manifest), thin)
+        return cls(manifest.input_spec, labels, manifest.split("train").examples)
 
     def epoch(self, config: Mapping[str, Any]) -> int:
         """Examples of one epoch; of so many labels, which end with a whole subject, a few may stay unused."""
-        limit = config["data"]["max_labels"]
-        return self.examples if limit is None else min(self.examples, limit)
+        limit, kept = config["data"]["max_labels"], self.examples - thinning.left_out(self.labels)
+        return kept if limit is None else min(kept, limit)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,6 +110,8 @@ def evaluate(
             crops=crops,
         )
         runtime.say(f"{path}: {_summary(results)} in {time.perf_counter() - began:.1f} s")
+        if results.text:
+            runtime.say(results.text)
     return failed
 
 

@@ -13,7 +13,7 @@ from ecgjax.core import config as configs
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import write_text
 from ecgjax.core.interfaces import Tree
-from ecgjax.core.spec import InputSpec
+from ecgjax.core.spec import PER_LEAD, InputSpec
 from ecgjax.jobs import setup
 from ecgjax.train import checkpoint
 from ecgjax.train.state import TrainState
@@ -67,11 +67,34 @@ def open_sources(
             mesh,
             wanted=lambda name, rules=rules: place(name, rules) in places,  # A decoder may be most of it.
         )
-        if "ecg" in trained.params and (lines := spec.differences(trained.spec, "ecg")):
-            raise ValueError(f"{path}.workdir {workdir} was trained on other ECG input: {'; '.join(lines)}.")
+        if "ecg" in trained.params:
+            check_input(config["objective"], spec, trained.spec, f"{path}.workdir {workdir}")
         found.append(Source(trained, section["workdir"], rules, rows))
     _copy(state, found)
     return tuple(found)
+
+
+def check_input(objective: Mapping[str, Any], spec: InputSpec, source: InputSpec, name: str) -> None:
+    """Raises where a source was trained on another kind of ECG than this run reads.
+
+    An encoder of beats of one lead that a `leadwise` encoder shares among its leads needs no more than leads that look
+    alike: which they are, and how long the recordings, is for the new run to say.
+    """
+    shared = source.ecg is not None and source.ecg.window == "beat" and _is_leadwise(objective)
+    lines = spec.differences(source, "ecg", PER_LEAD if shared else None)
+    if lines and shared:
+        raise ValueError(
+            f"{name} was trained on single leads of other rate, filter or image; the data against it: "
+            f"{'; '.join(lines)}. Prepare the data with `ecgjax prepare --like` of that run."
+        )
+    if lines:
+        raise ValueError(f"{name} was trained on other ECG input: {'; '.join(lines)}.")
+
+
+def _is_leadwise(objective: Mapping[str, Any]) -> bool:
+    """Whether the ECG encoder of a run is one of single leads, shared among them."""
+    sections = [objective.get(name) for name in ("ecg", "encoder")]
+    return any(isinstance(section, Mapping) and section.get("name") == "leadwise" for section in sections)
 
 
 def initialise(
@@ -97,15 +120,28 @@ def initialise(
     if not sources:
         return state
 
-    def placed(tree: Tree) -> Tree:
-        return trees.map_named(lambda name, old: jax.device_put(leaves[name], old.sharding), tree)
-
     origins = []
     for source, account in zip(sources, accounts, strict=True):
         runtime.say(f"initialised from {source.name}: {account}")
         origins += [f"initialised from {source.name}: {account}", *account.copied]
     if runtime.is_lead():
         write_text(workdir / "init_from.txt", "\n".join(origins) + "\n")
+    return _placed(state, leaves)
+
+
+def started(state: TrainState, sources: Sequence[Source]) -> TrainState:
+    """As `initialise`, in silence: for the folds after the first."""
+    return _placed(state, _copy(state, sources)[0])
+
+
+def _placed(state: TrainState, leaves: Mapping[str, Any]) -> TrainState:
+    """The state with copies of these leaves, each where the old one lay: a step takes its state, sources stay."""
+
+    def placed(tree: Tree) -> Tree:
+        return trees.map_named(
+            lambda name, old: jax.device_put(leaves[name], old.sharding, may_alias=False), tree
+        )
+
     return state._replace(params=placed(state.params), extra=placed(state.extra))
 
 

@@ -2,12 +2,13 @@
 
   python -m ecgjax inspect --data=DATA                     splits, InputSpec, targets, rejects
   python -m ecgjax inspect --data=DATA --verify            every byte of every shard; exit code 1 if one has changed
-  python -m ecgjax inspect --data=DATA --pictures=DIR      ECG on paper and CMR frames of the first test examples
+  python -m ecgjax inspect --data=DATA --pictures=DIR      ECG on paper, its images and CMR frames of test examples
   python -m ecgjax inspect --workdir=RUN                   objective, parameters, checkpoints, metrics, results
 
 Nothing is written except the pictures.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +18,11 @@ import jax
 import numpy as np
 from absl import flags
 from etils import epath
+from matplotlib.figure import Figure
 
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json
-from ecgjax.core.spec import InputSpec
+from ecgjax.core.spec import EcgSpec, InputSpec
 from ecgjax.data.manifest import NAME as MANIFEST_NAME
 from ecgjax.data.manifest import Manifest, TargetColumn, read_manifest
 from ecgjax.data.schema import dequantise
@@ -28,8 +30,10 @@ from ecgjax.data.shards import DamagedDataError, ShardSource, verify
 from ecgjax.formats.recording import LEADS
 from ecgjax.jobs import setup
 from ecgjax.reports.cine_figure import cine_figure
-from ecgjax.reports.ecg_paper import ecg_paper
+from ecgjax.reports.ecg_paper import ecg_paper, lead_paper
+from ecgjax.reports.image_figure import image_figure
 from ecgjax.reports.results import last_step
+from ecgjax.signals.stft import log_image
 from ecgjax.train import checkpoint
 
 _LEVELS = 2
@@ -103,6 +107,7 @@ def describe_data(manifest: Manifest) -> list[str]:
         lines.append(f"Statistics over the {train} training examples.")
     rejects = ", ".join(f"{kind} {count}" for kind, count in sorted(manifest.rejects.items()))
     lines += ["", f"rejected records: {rejects or 'none'}; withdrawn subjects: {manifest.withdrawn}"]
+    lines += manifest.config["cohort"].get("notes", [])
     return lines
 
 
@@ -153,24 +158,32 @@ def _converted_lines(workdir: epath.Path, config: Mapping[str, Any]) -> list[str
 def draw(
     directory: epath.Path, manifest: Manifest, output: epath.PathLike, *, split: str, examples: int
 ) -> list[epath.Path]:
-    """Writes one PNG an ECG, on paper in mV, and one PNG of all CMR frames; returns their paths."""
+    """Writes one PNG an ECG, on paper in mV, one of all time-frequency images and one of all CMR frames.
+
+    Where an example is one beat, examples are taken at equal distances, as neighbours look alike; else the first ones.
+    """
     source = ShardSource(directory, manifest, split)
     if examples > len(source):
         raise ValueError(f"--examples: {examples} asked for, split {split} holds {len(source)}.")
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    rows = [manifest.schema.views(source[i]) for i in range(examples)]
+    beats = manifest.input_spec.ecg is not None and manifest.input_spec.ecg.window == "beat"
+    step = len(source) // examples if beats else 1
+    rows = [manifest.schema.views(source[i * step]) for i in range(examples)]
     labels = [_labels(row, manifest.targets) for row in rows]
     names = [f"{split} {number}: {text}".rstrip(": ") for number, text in enumerate(labels)]
     paths = []
     if (spec := manifest.input_spec.ecg) is not None:
-        if spec.leads != LEADS:
-            raise ValueError(f"--pictures: ECG paper shows the 12 standard leads {LEADS}, got {spec.leads}.")
-        for number, (row, name) in enumerate(zip(rows, names, strict=True)):
-            signal = dequantise(row["ecg"], row["ecg_step"])
+        signals = [dequantise(row["ecg"], row["ecg_step"]) for row in rows]
+        for number, (signal, row, name) in enumerate(zip(signals, rows, names, strict=True)):
             millivolt = signal * row["ecg_scale"][:, None] + row["ecg_offset"][:, None]
             paths.append(output / f"ecg-{split}-{number}.png")
-            _save(ecg_paper(millivolt, rate_hz=spec.rate_hz, title=name), paths[-1])
+            _save(_paper(millivolt, spec, title=name), paths[-1])
+        if spec.image is not None and spec.image.span == spec.length:
+            images = (log_image(np.stack(signals), spec.image) - spec.image.mean) / spec.image.std
+            paths.append(output / f"image-{split}.png")
+            about = {"spec": spec.image, "rate_hz": spec.rate_hz, "leads": spec.leads}
+            _save(image_figure(images, row_names=names, **about), paths[-1])
     if (spec := manifest.input_spec.cmr) is not None:
         frames = np.stack([np.moveaxis(row["cmr"].astype(np.float32), -1, 0) for row in rows])
         paths.append(output / f"cmr-{split}.png")
@@ -179,6 +192,12 @@ def draw(
             paths[-1],
         )
     return paths
+
+
+def _paper(signal_mv: np.ndarray, spec: EcgSpec, *, title: str) -> Figure:
+    if spec.leads == LEADS:
+        return ecg_paper(signal_mv, rate_hz=spec.rate_hz, title=title)
+    return lead_paper(signal_mv, rate_hz=spec.rate_hz, leads=spec.leads, title=title)
 
 
 def _save(figure, path: epath.Path) -> None:
@@ -208,6 +227,14 @@ def _spec_lines(spec: InputSpec) -> list[str]:
             f"({seconds:g} s), in {ecg.unit}"
         )
         lines.append(f"  conditioning: {_settings(ecg.conditioning)}")
+        if ecg.band_hz is not None:
+            lines.append(f"  band-pass before it: {ecg.band_hz[0]:g} to {ecg.band_hz[1]:g} Hz")
+        if ecg.window == "beat":
+            lines.append("  an example is one beat, its R peak in the middle")
+        if ecg.beats:
+            lines.append(f"  R peaks beside it: up to {ecg.beats}")
+        if ecg.image is not None:
+            lines.append(f"  time-frequency image: {_settings(dataclasses.asdict(ecg.image))}")
     if spec.cmr is not None:
         cmr = spec.cmr
         lines.append(

@@ -8,6 +8,7 @@ from typing import Any
 from ecgjax.core import config as configs
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
+from ecgjax.data import thinning
 from ecgjax.data.build import cmr_spec, ecg_spec
 from ecgjax.data.cohorts import COHORTS
 from ecgjax.formats.recording import LEADS
@@ -20,19 +21,17 @@ def data_of(config: Mapping[str, Any], recipe: str) -> tuple[Data, str]:
 
     config.data.directory decides where it is set, else `recipe`, such as configs/prepare.py:paper.
     """
-    directory = config["data"]["directory"]
+    directory, thin = config["data"]["directory"], config["data"]["thin"]
     if directory:
-        data, origin = Data.of(manifests.read_manifest(directory)), f"as in {directory}"
+        data, origin = Data.of(manifests.read_manifest(directory), thin), f"as in {directory}"
     else:
-        data, origin = (
-            _of_recipe(recipe),
-            f"assumed: as {recipe} would make them (--input=FILE:ARG for others)",
-        )
+        data = _of_recipe(recipe, thin)
+        origin = f"assumed: as {recipe} would make them (--input=FILE:ARG for others)"
     _check(config, data.spec, origin)
     return data, f"data {origin}: {_words(data)}."
 
 
-def _of_recipe(recipe: str) -> Data:
+def _of_recipe(recipe: str, thin: Mapping[str, float]) -> Data:
     """What needs no recordings: shapes, label columns, and the number of train items before any is rejected.
 
     Means and deviations of labels, which no program depends on but as constants, are taken as 0 and 1.
@@ -57,7 +56,7 @@ def _of_recipe(recipe: str) -> Data:
         manifests.TargetColumn(target, 0.0, 1.0, 0.5 if target.kind == "binary" else None, examples).to_json()
         for target in cohort.targets
     )
-    return Data(spec, columns, examples)
+    return Data(spec, thinning.marked(columns, thin), examples)
 
 
 def _load(recipe: str):

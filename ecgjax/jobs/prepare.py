@@ -6,6 +6,15 @@
 Damaged records are left out, counted by kind in the manifest, and listed with their reason in rejects.csv. Subject
 and record identifiers are stored as keyed hashes; the key stays in DATA/private, which training never needs: keep
 it apart from the shards you share. `--withdrawn=FILE` names subjects, one a line, who must not be in the data.
+
+`--like=WORKDIR` prepares data for the encoder of a run: rate, band, conditioning and image, with its mean and
+deviation, are those the run was trained on, so that both fit each other. For a run on whole recordings leads and length
+are as well. What the command line sets otherwise is refused.
+
+  python -m ecgjax prepare --config=configs/prepare.py:synthetic_crt --like=BEATS_RUN --directory=CRT_DATA
+
+Two preparations of one cohort, for two encoders, give a patient one name where both get the same `--key_file`; only
+then can their predictions be compared patient by patient.
 """
 
 import os
@@ -24,6 +33,7 @@ from ecgjax.data.cohorts import COHORTS
 from ecgjax.data.cohorts.synthetic import SyntheticCohort
 from ecgjax.data.cohorts.synthetic.ceiling import attainable
 from ecgjax.data.manifest import Manifest
+from ecgjax.jobs import like
 
 SECTIONS = ("cohort", "ecg", "cmr", "examples_per_shard", "attainable")
 """What a preparation config holds at its top level."""
@@ -45,6 +55,9 @@ def define() -> None:
     flags.DEFINE_string("directory", None, "Data directory to write.")
     flags.DEFINE_integer("workers", None, "Processes; default: one a core.")
     flags.DEFINE_string("key_file", None, "Secret for hashing identifiers; default: made in DATA/private.")
+    flags.DEFINE_string(
+        "like", None, "Run whose encoder shall read the data; its settings of the ECG are taken."
+    )
     flags.DEFINE_string("withdrawn", None, "File of subject identifiers to leave out, one a line.")
 
 
@@ -61,6 +74,8 @@ def run(args: flags.FlagValues) -> int:
         workers=args.workers or os.cpu_count() or 1,
         key_file=args.key_file,
         withdrawn=read_identifiers_file(args.withdrawn) if args.withdrawn else (),
+        like_run=args.like,
+        given=config_flags.get_override_values(args["config"]),
     )
     return 0
 
@@ -72,15 +87,32 @@ def prepare(
     workers: int = 1,
     key_file: str | None = None,
     withdrawn: tuple[str, ...] = (),
+    like_run: str | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Builds the data directory that `config` describes."""
+    """Builds the data directory that `config` describes.
+
+    With `like_run`, a workdir, its ECG settings are those of that run. `given` are the fields that the user set, by
+    dotted path: they may not contradict it.
+    """
     configs.check_sections(config, SECTIONS)
     config = configs.plain(config)
     cohort = configs.build(COHORTS, config["cohort"], "config.cohort")
+    for note in getattr(cohort, "notes", ()):
+        runtime.say(f"{cohort.name}: {note}.")
     ecg, cmr = config["ecg"], config["cmr"]
     for name, fields in _FIELDS.items():
         if config[name] is not None:
             configs.check_sections(config[name], fields, f"config.{name}")
+    if like_run is not None:
+        if ecg is None:
+            raise ValueError("--like: the config prepares no ECG (config.ecg is None); leave --like out.")
+        own = {
+            path.removeprefix("ecg."): value
+            for path, value in (given or {}).items()
+            if path.startswith("ecg.")
+        }
+        ecg = like.with_settings(ecg, like.run_spec(like_run), like_run, own)
     sizes = {}
     if ecg is not None:
         sizes |= {"ecg_length": ecg["length"], "rate_hz": float(ecg["rate_hz"])}

@@ -49,6 +49,7 @@ DATA_FIELDS = (
     "pairing",
     "similarity",
     "max_labels",
+    "thin",
     "cache",
     "workers",
 )

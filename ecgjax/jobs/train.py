@@ -108,7 +108,7 @@ def train(
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
     agreement.check(agreement.items(config, workdir))
-    data = Data.of(manifest)
+    data = Data.of(manifest, config["data"]["thin"])
     run = assemble(config, data)
     objective, mesh, abstract = run.objective, run.mesh, run.state
     rhythm_fields = {k: config[k] for k in ("steps", "log_every", "validate_every", "save_every")}

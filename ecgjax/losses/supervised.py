@@ -39,12 +39,15 @@ def cross_entropy(
     *,
     class_weights: Sequence[float] | None = None,
     smoothing: float = 0.0,
+    focal: float = 0.0,
 ) -> Float[Array, ""]:
     """Softmax cross-entropy as torch weights and smooths it; rows without a label are left out, 0 if none has one.
 
     `target` holds classes, of which a negative one is missing, or probabilities, of which NaN is. Smoothing moves
     its share evenly to all classes, before they are weighted. With classes the sum is divided by the weights of
-    the true ones, with probabilities by the number of rows.
+    the true ones, with probabilities by the number of rows. `focal` multiplies the term of each class by
+    (1 - its probability)^focal, so that what is known already weighs less (Lin et al., 2017, gamma); the divisor
+    stays.
     """
     log_probability = jax.nn.log_softmax(wide(logits))
     count = logits.shape[1]
@@ -58,6 +61,10 @@ def cross_entropy(
         probability = jnp.where(known[:, None], target, 0).astype(log_probability.dtype)
         share = known.astype(log_probability.dtype)
     probability = probability * (1 - smoothing) + smoothing / count
+    if focal:
+        # Held above 0, where the power has no derivative below 1.
+        doubt = jnp.maximum(-jnp.expm1(log_probability), jnp.finfo(log_probability.dtype).tiny)
+        probability = probability * doubt**focal
     loss = jnp.where(known, -jnp.sum(weights * probability * log_probability, axis=1), 0)
     total = jnp.sum(share)
     return jnp.sum(loss) / jnp.where(total > 0, total, 1)

@@ -55,16 +55,25 @@ def class_complete(
     *,
     seed: int,
 ) -> Float[np.ndarray, "draws s"]:
-    """Replaces the draws that lack a class; `positive` and `negative` say which subjects hold one.
+    """Replaces the draws that lack one of two classes; `positive` and `negative` say which subjects hold one."""
+    return every_class(counts, np.stack([positive, negative], axis=1), seed=seed)
+
+
+def every_class(
+    counts: Float[np.ndarray, "draws s"], held: Bool[np.ndarray, "s c"], *, seed: int
+) -> Float[np.ndarray, "draws s"]:
+    """Replaces the draws that lack a class; `held` says which subjects hold which.
 
     Dropping such draws instead would lean the interval of a rare condition.
     """
-    if not positive.any() or not negative.any():
-        raise ValueError("no draw of these subjects holds both classes; score targets with both only.")
+    if not held.any(axis=0).all():
+        raise ValueError(
+            "no draw of these subjects holds every class; score targets with all their classes only."
+        )
     generator = np.random.default_rng([seed, 1])
     counts = counts.copy()
     while True:
-        lacking = np.flatnonzero((counts @ positive == 0) | (counts @ negative == 0))
+        lacking = np.flatnonzero((counts @ held == 0).any(axis=1))
         if not len(lacking):
             return counts
         counts[lacking] = _counts(generator, counts.shape[1], len(lacking))

@@ -171,6 +171,11 @@ class ResNet(nnx.Module):
         self.stages = nnx.List(stages)
         self.width = channels_in
 
+    @property
+    def last_block(self) -> tuple[str, ...]:
+        """Regexes of the paths that partial fine-tuning trains."""
+        return (f"stages/{len(self.stages) - 1}/{len(self.stages[-1]) - 1}/",)
+
     def __call__(
         self, image: Float[Array, "b y x c"], *, train: bool = False, key: PRNGKeyArray | None = None
     ) -> dict[str, Float[Array, "..."]]:

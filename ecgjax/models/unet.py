@@ -54,6 +54,11 @@ class UNet(nnx.Module):
         )
         self.width = widths[-1]
 
+    @property
+    def last_block(self) -> tuple[str, ...]:
+        """Regexes of the paths that partial fine-tuning trains."""
+        return (f"convs/{len(self.convs) - 1}/",)
+
     def __call__(
         self, image: Float[Array, "b y x c"], *, train: bool = False, key: PRNGKeyArray | None = None
     ) -> dict[str, Float[Array, "..."]]:

@@ -122,6 +122,11 @@ class Vit(nnx.Module):
         else:
             self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
 
+    @property
+    def last_block(self) -> tuple[str, ...]:
+        """Regexes of the paths that partial fine-tuning trains."""
+        return (f"blocks/{len(self.blocks) - 1}/", "norm/", "pool_norm/", "attention_pool/")
+
     def __call__(
         self,
         ecg: Float[Array, "b *c l t"],

@@ -49,6 +49,21 @@ def ecg_paper(signal_mv: Float[np.ndarray, "12 t"], *, rate_hz: float, title: st
     return axes.figure
 
 
+def lead_paper(
+    signal_mv: Float[np.ndarray, "l t"], *, rate_hz: float, leads: Sequence[str], title: str = ""
+) -> Figure:
+    """Any leads (mV), one a row over the whole length: what `ecg_paper` is for the twelve standard ones."""
+    if len(leads) != len(signal_mv):
+        raise ValueError(f"{len(signal_mv)} signal rows but {len(leads)} lead names; give one name a row.")
+    rows = len(leads)
+    axes = sheet(signal_mv.shape[1] / rate_hz * MM_PER_SECOND, rows * ROW_MM, title=title)
+    for row, name in enumerate(leads):
+        middle = (rows - row - 0.5) * ROW_MM
+        calibrate(axes, middle)
+        trace(axes, signal_mv[row], rate_hz=rate_hz, x_mm=0.0, y_mm=middle, name=name)
+    return axes.figure
+
+
 def reconstruction_paper(
     signal_mv: Float[np.ndarray, "l t"],
     reconstruction_mv: Float[np.ndarray, "l t"],

@@ -12,6 +12,9 @@ from ecgjax.signals.ecg import Rate
 MIN_RATE_HZ = 80
 """Below it the QRS band does not fit under half the rate."""
 
+BEFORE_S, AFTER_S = 0.30, 0.50
+"""How far `median_beat` reaches before and after R."""
+
 _BAND_HZ = (8.0, 20.0)
 _SMOOTH_S = 0.08
 _REFRACTORY_S = 0.25  # 240 beats a minute; shorter distances are two parts of one QRS or a T wave.
@@ -51,6 +54,28 @@ def r_peaks(signal: Float[np.ndarray, "l t"], rate_hz: Rate) -> Int[np.ndarray, 
 def heart_rate_bpm(peaks: Int[np.ndarray, "beat"], rate_hz: Rate) -> float:
     """Beats a minute by the median interval, which one missed beat leaves alone; NaN below two beats."""
     return float(60 * rate_hz / np.median(np.diff(peaks))) if len(peaks) > 1 else float("nan")
+
+
+def median_beat(
+    signal: Float64[np.ndarray, "l t"],
+    peaks: Int[np.ndarray, "beat"],
+    rate_hz: Rate,
+    *,
+    before_s: float = BEFORE_S,
+    after_s: float = AFTER_S,
+) -> Float64[np.ndarray, "l w"]:
+    """Median over the beats, from `before_s` before R to `after_s` after it; zeros without a whole beat.
+
+    Every beat is first moved to 0 at 80 to 50 ms before R, where it is quiet. That and the median take off
+    the wander without the harm that a high-pass does to ST and T.
+    """
+    before, after = int(before_s * rate_hz), int(after_s * rate_hz)
+    inside = peaks[(peaks >= before) & (peaks + after < signal.shape[1])]
+    if not len(inside):
+        return np.zeros((len(signal), before + after))
+    windows = signal[:, inside[:, None] + np.arange(-before, after)]
+    quiet = windows[:, :, before - int(0.08 * rate_hz) : before - int(0.05 * rate_hz) + 1]
+    return np.median(windows - quiet.mean(axis=2, keepdims=True), axis=1)
 
 
 def _qrs_band(signal: Float64[np.ndarray, "l t"], rate_hz: Rate) -> Float64[np.ndarray, "alive t"]:

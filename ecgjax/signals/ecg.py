@@ -15,6 +15,9 @@ from ecgjax.signals.quality import QualityError
 Normalisation = Literal["group", "record", "lead", "range", "none"]
 Rate = float | int
 
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", *(f"V{i}" for i in range(1, 7)))
+"""The standard order, as in `formats.recording`, which this floor does not see."""
+
 LEAD_GROUPS = (slice(0, 3), slice(3, 6), slice(6, 12))
 """I, II, III | aVR, aVL, aVF | V1 to V6: the leads that share a mean and a variance under "group"."""
 

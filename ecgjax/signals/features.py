@@ -9,25 +9,15 @@ import scipy.ndimage
 import scipy.signal
 from jaxtyping import Float, Float64, Int
 
-from ecgjax.signals.beats import MIN_RATE_HZ, heart_rate_bpm, r_peaks
-from ecgjax.signals.ecg import Rate
+from ecgjax.signals.beats import BEFORE_S, MIN_RATE_HZ, heart_rate_bpm, median_beat, r_peaks
+from ecgjax.signals.ecg import LEADS, Rate
 
 BANDS_HZ = tuple(np.round(np.geomspace(0.5, 40, 13), 3).tolist())
 """Edges of the twelve bands of `spectral_features`."""
 
 PERCENTILES = (0, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 100)
 
-_LEADS = (
-    "I",
-    "II",
-    "III",
-    "aVR",
-    "aVL",
-    "aVF",
-    *(f"V{i}" for i in range(1, 7)),
-)  # `formats` is out of reach.
 _COARSE_BANDS_HZ = (0.5, 2.0, 5.0, 10.0, 20.0, 40.0)
-_BEFORE_S, _AFTER_S = 0.30, 0.50
 _FLOOR_MV = 1e-4  # A tenth of a converter's step keeps the logarithm of a flat lead finite.
 
 
@@ -62,23 +52,6 @@ def hand_features(signal_mv: Float[np.ndarray, "12 t"], rate_hz: Rate) -> dict[s
     values |= _waves(median_beat(raw, peaks, rate_hz), values["rr_median_s"], rate_hz)
     values |= _voltages(values)
     return {name: _finite(value) for name, value in values.items()}
-
-
-def median_beat(
-    signal: Float64[np.ndarray, "l t"], peaks: Int[np.ndarray, "beat"], rate_hz: Rate
-) -> Float64[np.ndarray, "l w"]:
-    """Median over the beats, from 0.3 s before R to 0.5 s after it; zeros without a whole beat.
-
-    Every beat is first moved to 0 at 80 to 50 ms before R, where it is quiet. That and the median take off
-    the wander without the harm that a high-pass does to ST and T.
-    """
-    before, after = int(_BEFORE_S * rate_hz), int(_AFTER_S * rate_hz)
-    inside = peaks[(peaks >= before) & (peaks + after < signal.shape[1])]
-    if not len(inside):
-        return np.zeros((len(signal), before + after))
-    windows = signal[:, inside[:, None] + np.arange(-before, after)]
-    quiet = windows[:, :, before - int(0.08 * rate_hz) : before - int(0.05 * rate_hz) + 1]
-    return np.median(windows - quiet.mean(axis=2, keepdims=True), axis=1)
 
 
 def _clean(signal_mv: Float[np.ndarray, "l t"], rate_hz: Rate) -> Float64[np.ndarray, "l t"]:
@@ -133,7 +106,7 @@ def _rhythm(peaks: Int[np.ndarray, "beat"], length: int, rate_hz: Rate) -> dict[
 
 def _waves(beat: Float64[np.ndarray, "12 w"], rr_s: float, rate_hz: Rate) -> dict[str, float]:
     """Amplitudes, intervals and axes of the median beat."""
-    at = int(_BEFORE_S * rate_hz)
+    at = int(BEFORE_S * rate_hz)
     onset, offset = _qrs_limits(beat, at, rate_hz)
     level = beat[:, max(onset - int(0.03 * rate_hz), 0) : max(onset - int(0.01 * rate_hz), 1)]
     beat = beat - np.median(level, axis=1, keepdims=True)  # PR segment to zero.
@@ -243,12 +216,12 @@ def _voltages(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _per_lead(name: str, row: Float64[np.ndarray, "12"]) -> dict[str, float]:
-    return {f"{lead}/{name}": float(value) for lead, value in zip(_LEADS, row, strict=True)}
+    return {f"{lead}/{name}": float(value) for lead, value in zip(LEADS, row, strict=True)}
 
 
 def _name(row: int, signal: Float64[np.ndarray, "l t"]) -> str:
     """Standard names for twelve leads, row numbers for any other set."""
-    return _LEADS[row] if len(signal) == len(_LEADS) else f"lead{row}"
+    return LEADS[row] if len(signal) == len(LEADS) else f"lead{row}"
 
 
 def _finite(value: float) -> float:

@@ -95,6 +95,18 @@ def test_a_shift_splits_the_padding_uniformly_and_takes_either_window():
     np.testing.assert_allclose(share, [want[by] for by in moved], atol=0.02)
 
 
+def test_a_nudge_moves_by_every_number_of_samples_as_often_and_repeats_the_edge():
+    ramp = jnp.broadcast_to(jnp.arange(10.0), (2, 10))
+    np.testing.assert_array_equal(ops.nudge_by(ramp, jnp.array(2))[0], [0, 0, 0, 1, 2, 3, 4, 5, 6, 7])
+    np.testing.assert_array_equal(ops.nudge_by(ramp, jnp.array(-1))[1], [1, 2, 3, 4, 5, 6, 7, 8, 9, 9])
+    outs = over_keys(lambda key: ops.nudge(key, ramp, samples=2))
+    moved, share = shares(5 - outs[:, 0, 5])
+    np.testing.assert_array_equal(moved, [-2, -1, 0, 1, 2])
+    np.testing.assert_allclose(share, 0.2, atol=0.03)
+    with pytest.raises(ValueError, match="nudge by up to 10 samples of 10; choose 0 to 9"):
+        ops.nudge(jax.random.key(0), ramp, samples=10)
+
+
 @pytest.mark.parametrize("leads", ["together", "apart"])
 def test_masked_windows_have_their_length_and_number(leads):
     ones = jnp.ones((3, 60))

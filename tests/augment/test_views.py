@@ -35,7 +35,7 @@ def test_ecg_presets_are_the_published_ones():
     for name, base in alone.items():
         flips = {"time_flip": 0.5, "sign_flip": 0.5, "spec_ratio": 0.25, "spec_window": 120}
         assert ECG_PRESETS[name] == dataclasses.replace(ECG_PRESETS[base], **flips)
-    assert ECG_PRESETS.keys() == {"none", "weak"} | published.keys() | alone.keys()
+    assert ECG_PRESETS.keys() == {"none", "weak", "beats"} | published.keys() | alone.keys()
 
 
 def test_image_presets_are_the_published_ones():
@@ -149,8 +149,35 @@ def test_weak_jitter_is_five_per_cent():
     assert dataclasses.replace(ECG_PRESETS["weak"], jitter=0.0) == ECG_PRESETS["none"]
 
 
+def test_steps_for_beats_draw_apart_and_leave_the_older_chain_as_it_is():
+    base = ECG_PRESETS["masked"]
+    plain, moved = (
+        apply(view_ecg, ECG, preset=s) for s in (base, dataclasses.replace(base, noise=1e-12, gain=1e-12))
+    )
+    np.testing.assert_array_equal(moved, plain)
+    alone = dataclasses.replace(ECG_PRESETS["none"], drift=0.5)
+    both = dataclasses.replace(alone, jitter=0.25)
+    jittered = apply(view_ecg, jnp.zeros_like(ECG), preset=both) / apply(
+        view_ecg, jnp.zeros_like(ECG), preset=alone
+    )
+    want = apply(view_ecg, jnp.ones_like(ECG), preset=EcgStrength(jitter=0.25))
+    np.testing.assert_allclose(jittered, want, atol=1e-4)  # One draw of jitter, whatever comes before.
+
+
+def test_a_view_of_beats_keeps_their_sign_and_place():
+    pulse = jnp.zeros((400, 1, 80)).at[:, :, 40].set(4.0)
+    out = np.asarray(apply(view_ecg, pulse, preset="beats"))[:, 0]
+    place = out.argmax(1)
+    assert set(place) == set(range(33, 48))
+    height = out[np.arange(400), place]
+    assert height.min() > 1.8
+    assert abs(np.log(height / 4).std() - 0.2) < 0.03
+
+
 def test_an_unknown_preset_is_named_with_the_known_ones_and_its_place():
-    with pytest.raises(ValueError, match=r"^unknown ECG preset 'strong'; choose from none, weak, light"):
+    with pytest.raises(
+        ValueError, match=r"^unknown ECG preset 'strong'; choose from none, weak, beats, light"
+    ):
         view_ecg(jax.random.key(0), ECG, preset="strong")
     with pytest.raises(ValueError, match=r"^objective\.cmr_views: unknown image preset 'strong'"):
         two_views(jax.random.key(0), IMAGE, preset="strong", path="objective.cmr_views")

@@ -10,15 +10,9 @@ from tiny_objectives import SECTIONS, objective
 
 from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
-from ecgjax.models import ENCODERS
 from ecgjax.train import optim, state
 
 SCHEDULE = {"name": "constant", "learning_rate": 1e-3}
-
-
-def test_every_registered_encoder_is_among_the_objectives_below():
-    parts = [part for section in SECTIONS.values() for part in section.values() if isinstance(part, dict)]
-    assert {part["name"] for part in parts if "name" in part} == set(ENCODERS)
 
 
 @pytest.mark.parametrize("optimizer", list(optim.OPTIMIZERS))

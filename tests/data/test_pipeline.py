@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 
 import numpy as np
@@ -5,12 +6,14 @@ import pytest
 from tiny_cohort import SETTINGS, TinyCohort
 
 from ecgjax.data.build import build
+from ecgjax.data.cohorts.base import Target
 from ecgjax.data.few_labels import draw_labelled
 from ecgjax.data.identifiers import as_hex
 from ecgjax.data.manifest import read_manifest
 from ecgjax.data.pipeline import crop_starts, evaluation_batches, steps_per_epoch, train_batches
 from ecgjax.data.schema import dequantise
 from ecgjax.data.shards import read_split
+from ecgjax.data.thinning import left_out, marked
 
 TRAIN = 30  # 24 subjects, of whom every fifth has two records.
 
@@ -69,6 +72,64 @@ def test_few_labels_that_cannot_be_are_refused(prepared):
     for limit, words in ((0, "at least 1"), (3, "no batch could be filled")):
         with pytest.raises(ValueError, match=words):
             train_batches(prepared, batch_size=4, seed=0, crop=100, max_labels=limit)
+
+
+def test_thinning_leaves_a_share_of_one_class_and_all_others_once_and_for_all(prepared):
+    manifest = read_manifest(prepared)
+    label = read_split(prepared, manifest, "train", names=("label",))["label"][:, 1]
+    settings = {"batch_size": 4, "crop": 100, "thin": {"infarct": 0.25}}
+
+    def seen(batches):
+        return {int(i) for batch in take(batches, 24) for i in batch["index"]}
+
+    kept = seen(train_batches(prepared, seed=5, **settings))
+    positive = set(np.flatnonzero(label == 1))
+    assert set(range(TRAIN)) - positive <= kept
+    assert len(kept & positive) == round(0.25 * len(positive))
+    labels = marked(manifest.to_json()["targets"], {"infarct": 0.25})
+    assert len(kept) == TRAIN - left_out(labels)
+    assert seen(train_batches(prepared, seed=6, **settings)) & positive != kept & positive
+    whole, seeking = (train_batches(prepared, seed=5, **settings) for _ in range(2))
+    take(whole, 9)
+    seeking.seek(9)
+    assert_equal(take(seeking, 3), take(whole, 3))
+    everything = {**settings, "thin": {"infarct": 1.0}}
+    assert_equal(
+        take(train_batches(prepared, seed=5, **everything), 3),
+        take(train_batches(prepared, seed=5, batch_size=4, crop=100), 3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"thin": {"infract": 0.5}}, r"thin\.infract: no such label; the data set has lvef, infarct, index"),
+        ({"thin": {"lvef": 0.5}}, r"thin\.lvef: a label of kind regression cannot be thinned"),
+        ({"thin": {"infarct": 0.0}}, r"thin\.infarct is 0\.0; a share lies above 0"),
+        ({"thin": {"infarct": 1.1}}, r"thin\.infarct is 1\.1; a share lies above 0"),
+        ({"thin": {"infarct": 0.01}}, r"thin\.infarct: a share of 0\.01 of 1\d train examples leaves none"),
+        ({"thin": {"infarct": 0.5}, "max_labels": 9}, r"both choose examples; set one"),
+    ],
+)
+def test_thinning_that_cannot_be_meant_is_refused(prepared, settings, message):
+    with pytest.raises(ValueError, match=message):
+        train_batches(prepared, batch_size=4, seed=0, crop=100, **settings)
+
+
+def test_labels_that_meet_cannot_be_thinned_together(tmp_path):
+    targets = (Target("infarct", "binary"), Target("lvef", "binary"))
+    build(Meeting(targets=targets), tmp_path / "data", **SETTINGS)
+    thin = {"infarct": 0.5, "lvef": 0.5}
+    with pytest.raises(ValueError, match=r"\d+ examples of split 'train' have two of the labels"):
+        train_batches(tmp_path / "data", batch_size=4, seed=0, crop=100, thin=thin)
+
+
+class Meeting(TinyCohort):
+    """Both conditions in one subject."""
+
+    def load(self, item):
+        made = super().load(item)
+        return dataclasses.replace(made, targets={"infarct": 1.0, "lvef": 1.0})
 
 
 def test_no_batch_has_an_example_twice_and_the_remainder_changes(prepared):

@@ -25,7 +25,7 @@ def test_where_the_peak_is_known_mfu_is_of_the_whole_global_batch(masked_config,
     for size in (8, 16):
         masked_config.data.batch_size = size
         config = configs.plain(masked_config)
-        data = Data.of(read_manifest(config["data"]["directory"]))
+        data = Data.of(read_manifest(config["data"]["directory"]), {})
         run = assemble(config, data)
         gauges.append(measuring.gauge(run, abstract_batch(config, data, run.state)))
     assert [(g.chips, g.peak) for g in gauges] == [(8, 197e12)] * 2

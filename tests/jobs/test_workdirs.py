@@ -76,6 +76,20 @@ def test_rhythm_and_evaluators_may_change_on_resume(trained, make_masked_config,
     assert "is trained already" in said
 
 
+def test_a_workdir_from_before_a_field_goes_on_where_the_field_is_off(trained, make_masked_config):
+    saved = read_json(trained / "config.json")
+    del saved["data"]["thin"]
+    write_json(trained / "config.json", saved)
+    assert train_job.train(make_masked_config(), trained) == 0
+    config = make_masked_config()
+    with config.data.unlocked():
+        config.data.thin = {"LVH": 0.5}
+    with pytest.raises(
+        ValueError, match=r"another config:\n  config\.data\.thin: absent -> \{'LVH': 0\.5\}\n"
+    ):
+        train_job.train(config, trained)
+
+
 def test_resuming_on_other_data_is_refused(trained, make_masked_config, monkeypatch):
     manifest = read_json(trained / "manifest.json")
     before = (trained / "manifest.json").read_text()

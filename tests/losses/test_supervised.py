@@ -110,3 +110,31 @@ def test_correlation_of_a_batch_by_numpy():
     prediction[:, 2] = 1.0
     got = batch_pearson(jnp.asarray(prediction), jnp.asarray(target))
     np.testing.assert_allclose(got, np.sum(want) / 3, rtol=1e-5)
+
+
+def focal_by_hand(gamma, classes):
+    """Lin et al., 2017, equation 5 with alpha, over the weights of the true classes as without gamma."""
+    probability = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+    true = probability[np.arange(3), classes]
+    weight = np.array(WEIGHTS)[classes]
+    return np.sum(-weight * (1 - true) ** gamma * np.log(true)) / weight.sum()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_loss_by_hand(gamma):
+    classes = np.array([2, 0, 1])
+    got = cross_entropy(jnp.asarray(LOGITS), jnp.asarray(classes), class_weights=WEIGHTS, focal=gamma)
+    np.testing.assert_allclose(got, focal_by_hand(gamma, classes), rtol=1e-5)
+    soft = cross_entropy(jnp.asarray(LOGITS), jax.nn.one_hot(classes, 3), class_weights=WEIGHTS, focal=gamma)
+    np.testing.assert_allclose(soft * 3 / np.array(WEIGHTS)[classes].sum(), got, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_of_a_sure_row_has_a_gradient_without_nan(gamma):
+    logits = jnp.array([[200.0, -200.0], [0.0, 1.0]])
+    gradient = jax.grad(lambda x: cross_entropy(x, jnp.array([0, 0]), focal=gamma))(logits)
+    np.testing.assert_array_equal(gradient[0], 0)
+    assert np.isfinite(gradient).all()
+    assert np.all(gradient[1] != 0)
+    wrong = jax.grad(lambda x: cross_entropy(x, jnp.array([1, -1]), focal=gamma))(logits)
+    np.testing.assert_allclose(wrong[0], [1, -1], atol=1e-6)

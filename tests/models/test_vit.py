@@ -7,7 +7,6 @@ import pytest
 from filled import build
 from flax import nnx
 
-from ecgjax.models import ENCODERS
 from ecgjax.models.layers import Drop, drop_path, drop_path_rates
 from ecgjax.models.mae import VARIANTS as DECODERS
 from ecgjax.models.mae import MaeDecoder
@@ -270,15 +269,3 @@ def test_wrong_sizes_say_what_is_wrong(changes, match):
 def test_an_ecg_of_another_length_is_refused():
     with pytest.raises(ValueError, match="built for 3 rows x 4 columns"):
         make()(jnp.zeros((1, 3, 50)))
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_every_encoder_returns_an_embedding(name):
-    settings = {
-        "vit": TINY,
-        "resnet": {"depths": (1,), "widths": (8,), "stem": "small", "norm": "group"},
-        "unet": {"widths": (8,)},
-    }
-    inputs = {"vit": ecg(), "resnet": jnp.ones((2, 8, 8, 3)), "unet": jnp.ones((2, 8, 8, 2))}
-    out = encode(build(lambda: ENCODERS[name](**settings[name], rngs=nnx.Rngs(0))), inputs[name])
-    assert out["embedding"].ndim == 2

@@ -2,8 +2,17 @@
 
 from collections.abc import Callable, Mapping
 
+from ecgjax.data.cohorts.crt import CrtCohort
+from ecgjax.data.cohorts.mitbih import MitbihCohort
 from ecgjax.data.cohorts.ptbxl import PtbxlCohort
 from ecgjax.data.cohorts.synthetic import SyntheticCohort
+from ecgjax.data.cohorts.synthetic_beats import SyntheticBeatsCohort
 
-COHORTS: Mapping[str, Callable] = {"ptbxl": PtbxlCohort, "synthetic": SyntheticCohort}
+COHORTS: Mapping[str, Callable] = {
+    "crt": CrtCohort,
+    "mitbih": MitbihCohort,
+    "ptbxl": PtbxlCohort,
+    "synthetic": SyntheticCohort,
+    "synthetic_beats": SyntheticBeatsCohort,
+}
 """Cohorts by the name that a config gives."""

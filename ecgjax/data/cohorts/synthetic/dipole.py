@@ -119,6 +119,19 @@ def dipole(
     beats = np.stack([last, last - 1])
     after_ms = 1000 * (time_s - rhythm.r_s[beats])
     slow = np.sqrt(rhythm.rr_s)[beats]
+    if p["af"]:
+        atrial = _fibrillation(rhythm, time_s)
+    else:
+        following = np.searchsorted(rhythm.r_s, time_s, side="right")
+        before_ms = 1000 * (time_s - rhythm.r_s[following]) + rhythm.pr_ms
+        atrial = p_wave(before_ms, rhythm.p_gain)
+    return ventricles(p, after_ms, slow) + atrial
+
+
+def ventricles(
+    p: Mapping[str, float], after_ms: Float[np.ndarray, "beat t"], slow: Float[np.ndarray, "beat t"]
+) -> Float[np.ndarray, "3 t"]:
+    """QRS, ST and T in mV, summed over beats of one shape, `after_ms` their R; `slow` is the root of RR in s."""
     times, widths, vectors = _qrs(p)
     kernels = np.exp(-0.5 * ((after_ms - times[:, None, None]) / widths[:, None, None]) ** 2).sum(1)
     qrs = vectors.T @ kernels
@@ -126,31 +139,28 @@ def dipole(
     st, t = _st_t(p, after_ms, slow)
     share = ST_SHARE + (ST_SHARE_DISCORDANT - ST_SHARE) * _opposition(p)
     out = _turn(p, 1.0) @ qrs + np.outer(_turn(p, T_AXIS_SHARE) @ t_vector, t + share * st)
-    if p["af"]:
-        atrial = _fibrillation(rhythm, time_s)
-    else:
-        following = np.searchsorted(rhythm.r_s, time_s, side="right")
-        before_ms = 1000 * (time_s - rhythm.r_s[following]) + rhythm.pr_ms
-        atrial = _p(before_ms, rhythm.p_gain)
-    return np.exp(p["log_amplitude"]) * out + atrial
+    return np.exp(p["log_amplitude"]) * out
 
 
 def _qrs(p: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Times and widths in ms and vectors in mV of the fronts, the notch and the Q wave."""
-    table, reference = (LBBB_QRS, LBBB_QRS_MS) if p["lbbb"] else (NORMAL_QRS, NORMAL_QRS_MS)
+    """Times and widths in ms and vectors in mV of the fronts, the notch and the Q wave.
+
+    `lbbb` is the share of the block: 0 normal conduction, 1 complete, fronts on their way between.
+    """
+    block = p["lbbb"]
     ratio, terminal = p["log_lv_ratio"], p["log_rv_terminal"]
     gain = {"septal": -ratio / 2, "lv": ratio / 2, "rv": terminal - ratio / 2}
-    gains = np.exp([gain[row[5]] for row in table])
-    fronts = np.array([row[:5] for row in table])
+    gains = np.exp([gain[row[5]] for row in NORMAL_QRS])
+    normal, blocked = (np.array([row[:5] for row in table]) for table in (NORMAL_QRS, LBBB_QRS))
+    fronts = (1 - block) * normal + block * blocked
     vectors = fronts[:, 2:] * gains[:, None]
     # The terminal RV vector also holds the right-forward forces that the averaged loop hides.
-    if not p["lbbb"]:
-        vectors[4] += (gains[4] - 1) * np.array([-0.16, -0.02, -0.16])
+    vectors[4] += (1 - block) * (gains[4] - 1) * np.array([-0.16, -0.02, -0.16])
     notch = -NOTCH_GAIN * p["fragmentation"] * vectors[NOTCH_FRONT]
     q = sum(-Q_MV * p[f"q_{name}"] * np.array(vector) for name, vector in TERRITORY_VECTORS.items())
     times = np.concatenate([fronts[:, 0], [NOTCH_MS, Q_MS]])
     widths = np.concatenate([fronts[:, 1], [NOTCH_WIDTH_MS, Q_WIDTH_MS]])
-    stretch = p["qrs_ms"] / reference
+    stretch = p["qrs_ms"] / ((1 - block) * NORMAL_QRS_MS + block * LBBB_QRS_MS)
     return times * stretch, widths * stretch, np.vstack([vectors, notch, q])
 
 
@@ -163,7 +173,7 @@ def _t_vector(p: Mapping[str, float]) -> Float[np.ndarray, "3"]:
     forward = np.deg2rad(p["qrs_t_deg"] - QRS_AZIMUTH_DEG)
     down = np.deg2rad(T_ELEVATION_DEG) * (1 - _opposition(p))
     direction = np.array([np.cos(forward) * np.cos(down), np.sin(down), -np.sin(forward) * np.cos(down)])
-    size = T_MV * np.exp(p["log_t"]) * (LBBB_T_GAIN if p["lbbb"] else 1.0)
+    size = T_MV * np.exp(p["log_t"]) * ((1 - p["lbbb"]) + p["lbbb"] * LBBB_T_GAIN)
     ischaemia = sum(Q_T_MV * p[f"q_{name}"] * np.array(vector) for name, vector in TERRITORY_VECTORS.items())
     return size * direction - ischaemia
 
@@ -178,7 +188,8 @@ def _st_t(p: Mapping[str, float], after_ms: np.ndarray, slow: np.ndarray) -> tup
     return st.sum(0), t.sum(0)
 
 
-def _p(from_middle_ms: np.ndarray, gain: float) -> np.ndarray:
+def p_wave(from_middle_ms: Float[np.ndarray, " t"], gain: float) -> Float[np.ndarray, "3 t"]:
+    """The P wave in mV: right atrium, then left."""
     lobes = np.array([P_RIGHT_ATRIUM, P_LEFT_ATRIUM])
     time, width = lobes[:, :1], lobes[:, 1:2]
     return gain * lobes[:, 2:].T @ np.exp(-0.5 * ((from_middle_ms - time) / width) ** 2)

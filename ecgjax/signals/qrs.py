@@ -1,0 +1,165 @@
+"""The representative beat of a 12-lead recording, where its QRS begins and ends, and its PR interval."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import scipy.ndimage
+import scipy.signal
+from jaxtyping import Float, Float64, Int
+
+from ecgjax.signals.beats import heart_rate_bpm, median_beat, r_peaks
+from ecgjax.signals.ecg import Rate
+from ecgjax.signals.quality import QualityError
+
+MIN_RATE_HZ = 250
+"""Below it half the rate cuts off notches, and a sample is more than 4 ms: no measure of the QRS is given."""
+
+BEFORE_S, AFTER_S = 0.40, 0.40
+
+_CORE = 0.05
+_REACH_S = 0.18  # How far from its steepest slope a QRS may reach.
+
+_SHAPE_BAND_HZ = (5.0, 40.0)
+_SHAPE_S = 0.08  # Half of the window by which beats are compared.
+_SHIFT_S = 0.02  # How far an R peak may be off between beats of one shape.
+_SAME_SHAPE = 0.9  # Correlation.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Beat:
+    """Median of the beats of the commonest shape, 0 in the PR segment; `onset` and `offset` of the QRS in samples."""
+
+    signal_mv: Float64[np.ndarray, "l w"]
+    rate_hz: float
+    rate_bpm: float
+    onset: int
+    offset: int
+
+    @property
+    def qrs_ms(self) -> float:
+        """From the earliest onset to the latest offset in any lead."""
+        return 1000 * (self.offset - self.onset) / self.rate_hz
+
+    @property
+    def pr_ms(self) -> float:
+        """From the onset of P to the onset of the QRS; NaN without a P wave in front of most beats."""
+        at = _p_onset(self.signal_mv, self.onset, self.rate_hz, self.rate_bpm)
+        return float("nan") if at is None else 1000 * (self.onset - at) / self.rate_hz
+
+
+def representative_beat(signal_mv: Float[np.ndarray, "l t"], rate_hz: Rate) -> Beat:
+    """Finds, compares, aligns and averages the beats of a recording of 0.05 to 150 Hz, and delineates the mean.
+
+    Raises QualityError "rate" below `MIN_RATE_HZ` and "beats" where no whole beat is found.
+    """
+    if not rate_hz >= MIN_RATE_HZ:
+        raise QualityError(
+            "rate",
+            f"{rate_hz} Hz holds too little of a QRS to measure it; at least {MIN_RATE_HZ} Hz is needed",
+        )
+    signal = signal_mv.astype(np.float64)
+    peaks = r_peaks(signal, rate_hz)
+    typical = _typical_beats(signal, peaks, rate_hz)
+    if not len(typical):
+        raise QualityError(
+            "beats", f"no whole beat among {len(peaks)} R peaks in {signal.shape[1] / rate_hz:.1f} s"
+        )
+    beat = median_beat(signal, typical, rate_hz, before_s=BEFORE_S, after_s=AFTER_S)
+    onset, offset = qrs_limits(beat, int(BEFORE_S * rate_hz), rate_hz)
+    quiet = beat[:, max(onset - int(0.02 * rate_hz), 0) : max(onset - int(0.004 * rate_hz), 1)]
+    return Beat(
+        beat - np.median(quiet, axis=1, keepdims=True),
+        float(rate_hz),
+        heart_rate_bpm(peaks, rate_hz),
+        onset,
+        offset,
+    )
+
+
+def qrs_limits(beat_mv: Float64[np.ndarray, "l w"], at: int, rate_hz: Rate) -> tuple[int, int]:
+    """First and last sample of the QRS whose R peak is at sample `at`, over all leads.
+
+    The QRS is where the mean slope of the leads is above the quiet level of its side, by 2 % of its steepest
+    and 0.25 mV/s. A reader marks where the trace leaves the baseline, before it is that steep, so that the onset
+    is moved 8 ms ahead; the offset needs no such correction. Both thresholds and the 8 ms are our choice, made
+    on the 40 records of LUDB that tests/signals/test_measures.py compares with.
+    """
+    speed = _speed(beat_mv, rate_hz)
+    near = int(0.10 * rate_hz)
+    steepest = at - near + int(speed[at - near : at + near].argmax())
+    first, last = steepest - int(_REACH_S * rate_hz), steepest + int(_REACH_S * rate_hz)
+    ahead, behind = speed[first : steepest + 1], speed[steepest : last + 1]
+    onset = steepest - _reach(ahead[::-1], quiet=np.percentile(ahead, 10), rate_hz=rate_hz)
+    offset = steepest + _reach(behind, quiet=np.percentile(behind, 15), rate_hz=rate_hz)
+    return onset - round(0.008 * rate_hz), offset
+
+
+def _reach(speed: Float64[np.ndarray, "w"], *, quiet: float, rate_hz: Rate) -> int:
+    """Samples from the steepest slope, `speed[0]`, to the end of the QRS on this side."""
+    top = speed[0] - quiet
+    fast = np.flatnonzero(speed > quiet + _CORE * top)
+    parted = np.flatnonzero(np.diff(fast) > 0.025 * rate_hz)
+    end = int(fast[parted[0]] if len(parted) else fast[-1])
+    level = quiet + 0.02 * top + 0.25
+    while end + 1 < len(speed) and level < speed[end + 1] <= speed[end]:
+        end += 1
+    return end
+
+
+def _speed(beat_mv: Float64[np.ndarray, "l w"], rate_hz: Rate) -> Float64[np.ndarray, "w"]:
+    """Mean size of the leads' slopes in mV/s, over 14 ms."""
+    slope = np.gradient(beat_mv, axis=1) * rate_hz
+    slope = scipy.ndimage.uniform_filter1d(slope, max(round(0.014 * rate_hz), 1), axis=1, mode="nearest")
+    return np.abs(slope).mean(axis=0)
+
+
+def _p_onset(beat_mv: Float64[np.ndarray, "l w"], onset: int, rate_hz: float, rate_bpm: float) -> int | None:
+    speed = _speed(beat_mv, rate_hz)
+    last = onset - int(0.03 * rate_hz)
+    first = max(onset - int(min(0.32, 0.45 * 60 / rate_bpm if rate_bpm > 0 else 1) * rate_hz), 0)
+    window = speed[first:last]
+    if len(window) < 3:
+        return None
+    quiet = np.percentile(speed, 15)
+    steepest = int(window.argmax())
+    over = np.flatnonzero(window > quiet + 0.20 * (window[steepest] - quiet))
+    groups = np.split(over, np.flatnonzero(np.diff(over) > 0.04 * rate_hz) + 1)
+    group = next(group for group in groups if group[0] <= steepest <= group[-1])
+    if window[steepest] < 4 * quiet or group[0] == 0:
+        return None
+    return first + int(group[0]) - round(0.008 * rate_hz)
+
+
+def _typical_beats(
+    signal: Float64[np.ndarray, "l t"], peaks: Int[np.ndarray, "beat"], rate_hz: Rate
+) -> Int[np.ndarray, "typical"]:
+    """Peaks of the beats of the commonest shape, moved so that their QRS lie on one another.
+
+    Extrasystoles differ in shape; of two shapes that are as common the one with the longer pauses before it is
+    taken, which is the conducted beat of a bigeminy.
+    """
+    half, shift = int(_SHAPE_S * rate_hz), int(_SHIFT_S * rate_hz)
+    before, after = int(BEFORE_S * rate_hz) + shift, int(AFTER_S * rate_hz) + shift
+    inside = (peaks >= before) & (peaks + after < signal.shape[1])
+    pause = np.diff(peaks, prepend=peaks[:1])[inside]
+    peaks = peaks[inside]
+    if not len(peaks):
+        return peaks
+    band = scipy.signal.sosfiltfilt(_shape_band(float(rate_hz)), signal, axis=1)
+    shape = band[:, peaks[:, None] + np.arange(-half, half + 1)].transpose(1, 0, 2).reshape(len(peaks), -1)
+    shape = shape / np.maximum(np.linalg.norm(shape, axis=1, keepdims=True), 1e-9)
+    alike = shape @ shape.T > _SAME_SHAPE
+    members = max(alike, key=lambda row: (row.sum(), pause[row].mean()))
+    peaks = peaks[members]
+    template = np.median(shape[members], axis=0).reshape(len(signal), -1)
+    shifts = np.arange(-shift, shift + 1)
+    wide = band[:, peaks[:, None] + np.arange(-half - shift, half + shift + 1)]
+    windows = np.lib.stride_tricks.sliding_window_view(wide, 2 * half + 1, axis=2)
+    fit = np.einsum("lbsw,lw->bs", windows, template)
+    return peaks + shifts[fit.argmax(axis=1)]
+
+
+@functools.lru_cache(maxsize=16)
+def _shape_band(rate_hz: float) -> Float64[np.ndarray, "section 6"]:
+    return scipy.signal.butter(2, _SHAPE_BAND_HZ, btype="bandpass", fs=rate_hz, output="sos")
