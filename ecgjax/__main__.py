@@ -17,6 +17,7 @@ VERBS = {
     "train": "one training run into a workdir; run again to resume",
     "plan": "memory, collectives and predicted speed of a training step on TPU slices, without a TPU",
     "evaluate": "results of a workdir's checkpoints, once or following a run",
+    "crossvalidate": "what predicts a response in a small cohort, judged by repeated cross-validation of patients",
     "convert": "published PyTorch weights to a workdir, or a workdir to PyTorch weights",
     "export": "embeddings of a checkpoint to Parquet and npz",
     "report": "tables, claims and figures of many workdirs as one HTML page",
@@ -114,7 +115,7 @@ def _argument(arguments: Sequence[str], key: str) -> str:
 
 
 def _overview() -> str:
-    lines = [f"  {verb:<10}{what}" for verb, what in VERBS.items()]
+    lines = [f"  {verb:<15}{what}" for verb, what in VERBS.items()]
     return "\n".join(
         [
             "ecgjax: ECG and ECG-CMR representation learning in JAX",

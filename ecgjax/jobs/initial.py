@@ -135,10 +135,12 @@ def started(state: TrainState, sources: Sequence[Source]) -> TrainState:
 
 
 def _placed(state: TrainState, leaves: Mapping[str, Any]) -> TrainState:
-    """The state with these leaves, each where the old one lay."""
+    """The state with copies of these leaves, each where the old one lay: a step takes its state, sources stay."""
 
     def placed(tree: Tree) -> Tree:
-        return trees.map_named(lambda name, old: jax.device_put(leaves[name], old.sharding), tree)
+        return trees.map_named(
+            lambda name, old: jax.device_put(leaves[name], old.sharding, may_alias=False), tree
+        )
 
     return state._replace(params=placed(state.params), extra=placed(state.extra))
 

@@ -1,6 +1,7 @@
 """Encoders as a config asks for them, sized for the data they will read."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -41,7 +42,8 @@ def encoder_factory(
     """Returns the function that draws the encoder of `modality`.
 
     A Vit reads ECG, an `stft_*` the time-frequency image of one lead, a ResNet or a UNet CMR; leads, length, image
-    and channels come from the InputSpec and the crop.
+    and channels come from the InputSpec and the crop. `section.encoder` of a `leadwise` is the section of any encoder
+    of single leads.
     `section.frames` of a CMR encoder names the phases that it reads, in its order: it is given whole images, after
     augmentation, and leaves the others aside. So ("ES", "ED") is what the reference calls deleting the
     segmentation.
@@ -53,7 +55,9 @@ def encoder_factory(
     if modality == "ecg":
         check_crop(section, crop, path)
         given = {"leads": len(spec.ecg.leads), "length": crop}
-        known = {"image": spec.ecg.image}
+        known = {"image": spec.ecg.image, "lead_names": spec.ecg.leads}
+        if section.get("name") == "leadwise":
+            section = _with_shared(section, spec, crop, path)
     else:
         section = dict(section)
         given, known = frames_read(section.pop("frames", None), spec.cmr.frames, path), {}
@@ -78,6 +82,29 @@ def encoder_factory(
     return make
 
 
+def _with_shared(section: Mapping[str, Any], spec: InputSpec, crop: int, path: str) -> dict[str, Any]:
+    """The section of a `leadwise`, in which the shared encoder's is replaced by the function that draws it."""
+    shared, ecg = section.get("encoder"), spec.ecg
+    if not isinstance(shared, Mapping) or shared.get("name") == "leadwise":
+        raise ValueError(
+            f"{path}.encoder: expected the section of an encoder of single leads, such as {{'name': 'stft_cnn'}}, got "
+            f"{shared!r}."
+        )
+    if not ecg.beats or ecg.image is None:
+        raise ValueError(
+            f"{path}.name: leadwise cuts beats of config.ecg.image.span samples out of recordings, of which the data "
+            f"set has {'no image' if ecg.beats else 'no beats'}; prepare it with config.ecg.beats and config.ecg.image."
+        )
+    if crop != ecg.length:
+        raise ValueError(
+            f"config.data.crop is {crop}; {path}.name leadwise finds beats in whole recordings: set it to "
+            f"{ecg.length}."
+        )
+    one = dataclasses.replace(ecg, leads=ecg.leads[:1], length=ecg.image.span, beats=0)
+    make = encoder_factory(shared, "ecg", InputSpec(ecg=one), ecg.image.span, f"{path}.encoder")
+    return {**section, "encoder": make}
+
+
 def all_but_last_block(make: Callable[[nnx.Rngs], nnx.Module], path: str) -> str:
     """Regex of those parameters of the encoder at `path` that partial fine-tuning leaves as they are."""
     last = nnx.eval_shape(lambda: make(nnx.Rngs(0))).last_block
@@ -90,6 +117,8 @@ def located(path: str):
     try:
         yield
     except ValueError as error:
+        if str(error).startswith("config."):  # It says where by itself, as that of a nested encoder.
+            raise
         raise ValueError(f"{path}: {error}") from None
 
 

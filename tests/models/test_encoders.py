@@ -26,15 +26,30 @@ SETTINGS = {
     "stft_cnn": {**LEAD, "widths": (8, 16), "mask_frequencies": 4, "mask_times": 4, "dropout": 0.1},
     "stft_resnet": {**LEAD, "depths": (1, 1), "widths": (8, 8), "mask_times": 4},
     "stft_vit": {**LEAD, **TRANSFORMER, "patch": (8, 4), "mask_frequencies": 4},
+    "leadwise": {
+        "leads": 2,
+        "length": 100,
+        "image": IMAGE,
+        "lead_names": ("I", "V1"),
+        "read": ("V1", "I"),
+        "pool": "attention",
+        "join": "attention",
+        "train_beats": 2,
+    },
 }
 SHAPES = {"vit": (3, 40), "resnet": (8, 8, 3), "unet": (8, 8, 2)}
 SHAPES |= {name: (1, 64) for name in ("stft_cnn", "stft_resnet", "stft_vit")}
-INPUTS: dict[str, dict] = {}
+SHAPES["leadwise"] = (2, 100)
+INPUTS = {"leadwise": {"beats": jnp.array([[40, 50, -1], [-1, -1, -1]], jnp.int32)}}
 """What an encoder is given beside its signal."""
 
 
 def make(name, **changes):
-    return lambda rngs=None: ENCODERS[name](**SETTINGS[name], **changes, rngs=rngs or nnx.Rngs(0))
+    settings = dict(SETTINGS[name])
+    if name == "leadwise":
+        settings["encoder"] = make("stft_cnn", **changes)
+        changes = {}
+    return lambda rngs=None: ENCODERS[name](**settings, **changes, rngs=rngs or nnx.Rngs(0))
 
 
 def test_every_encoder_is_tested_below():
@@ -86,9 +101,9 @@ def test_every_leaf_has_a_sharding_rule_and_its_last_block_is_a_part(name):
 def test_a_readout_reads_the_rhythm_beside_the_embedding():
     model = build(lambda: Classifier(encoder=make("stft_cnn")(), outputs=3, rhythm_width=2, rngs=nnx.Rngs(0)))
     x, rhythm = jax.random.normal(jax.random.key(0), (2, 1, 64)), jnp.array([[1.0, -1.0], [0.5, 2.0]])
-    out = model(x, rhythm=rhythm)
+    out = jax.jit(lambda x, rhythm: model(x, rhythm=rhythm))(x, rhythm)
     kernel = model.head.linear.kernel[...]
     want = out["embedding"] @ kernel[:16] + rhythm @ kernel[16:]
     np.testing.assert_allclose(out["logits"], want, atol=1e-6)
     with pytest.raises(ValueError, match="0 rhythm features; the readout was built for 2"):
-        model(x)
+        jax.eval_shape(model, x)

@@ -1,0 +1,257 @@
+"""Judges what predicts a response in a small cohort, by repeated cross-validation of patients. Run again to go on.
+
+  python -m ecgjax crossvalidate --config=configs/crt_response.py:comparators --config.data.directory=DATA --workdir=RUN
+  python -m ecgjax crossvalidate --config=configs/crt_response.py:probe --config.data.directory=DATA \\
+      --config.init_from.workdir=BEATS_RUN --workdir=RUN2
+
+All patients of all splits of DATA take part, one prediction a patient, however many recordings it has. DATA is made by
+`ecgjax prepare --like=BEATS_RUN`; other image or conditioning than the encoder was trained on is refused. Modes of a
+network, `vit_*` for the encoder of an MMCL or masked run:
+
+  probe     the run's encoder, frozen; L2-logistic regression on its embedding
+  random    the same with fresh weights: the control that says whether the run has helped
+  partial   last block and readout trained in every fold
+  full      everything trained in every fold
+  scratch   everything trained in every fold from fresh weights
+
+Steps and rates stand in the config; no choice sees the test fold. Thresholds are chosen among training patients: by
+inner folds, or, where a network is trained, on one inner fold that it is not trained on. `--config.labels=permuted`
+gives every patient the response of another: a control that must not beat chance.
+
+The workdir receives folds/, a file for every finished one, results/crossvalidation/0.json and .npz, and
+predictions.csv. SIGTERM or Ctrl-C leaves with exit code 75; the same command goes on after the last finished fold.
+Predictions of several workdirs can be compared patient by patient where the data were prepared with one `--key_file`.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from etils import epath
+from jaxtyping import Float
+from ml_collections import ConfigDict, config_flags
+from tqdm import tqdm
+
+import ecgjax
+from ecgjax.core import config as configs
+from ecgjax.core import runtime, trees
+from ecgjax.core.files import absolute, write_text
+from ecgjax.data.pool import Pool, open_pool
+from ecgjax.evaluators.base import Results, results_path
+from ecgjax.evaluators.comparators.classical import Classical
+from ecgjax.evaluators.comparators.measures import SingleMeasure
+from ecgjax.evaluators.comparators.probe import EmbeddingProbe
+from ecgjax.evaluators.comparators.rules import Guideline
+from ecgjax.evaluators.crossvalidation.contenders import Contender
+from ecgjax.evaluators.crossvalidation.patients import Patients, by_patient, refuse_duplicates
+from ecgjax.evaluators.crossvalidation.predictions import predictions_csv
+from ecgjax.evaluators.crossvalidation.run import NAME, CrossValidation
+from ecgjax.jobs import fold_config, initial, setup
+from ecgjax.jobs.assemble import Data, assemble
+from ecgjax.jobs.fold_training import Network, Trained
+from ecgjax.jobs.kept_folds import Interrupted, Kept, open_workdir
+from ecgjax.jobs.train import INTERRUPTED
+from ecgjax.objectives.encoders import located
+from ecgjax.train.loop import Interrupt
+
+CONTENDERS: Mapping[str, Callable[..., Contender]] = {
+    "classical": Classical,
+    "guideline": Guideline,
+    "measure": SingleMeasure,
+}
+"""What `config.contenders` may name beside a network."""
+
+_STEP = 0
+"""The number that results carry: a cross-validation follows no training steps."""
+
+_PERMUTATION_STREAM = 0x7065726D  # Keeps this draw apart from anything else that is seeded with the seed.
+
+_SHOWN = ("auroc", "auroc_fold_mean", "auprc", "brier", "sensitivity@youden", "specificity@youden")
+
+
+def define() -> None:
+    """Declares the flags of this job."""
+    runtime.define_compile_cache()
+    config_flags.DEFINE_config_file(
+        "config", help_string="Cross-validation config: FILE or FILE:ARG.", lock_config=True
+    )
+    flags.DEFINE_string("workdir", None, "Directory of this cross-validation.")
+
+
+def run(args: flags.FlagValues) -> int:
+    """Cross-validates; returns the exit code."""
+    if args.config is None or args.workdir is None:
+        raise ValueError(
+            "crossvalidate needs --config=FILE and --workdir=DIR; see `python -m ecgjax crossvalidate --help`."
+        )
+    workdir = epath.Path(args.workdir)
+    runtime.start(compile_cache=args.compile_cache or workdir / "compile_cache")
+    return crossvalidate(args.config, workdir)
+
+
+def crossvalidate(config: ConfigDict, workdir: epath.Path) -> int:
+    """Runs all contenders of `config` to the end; the exit code says whether a signal came first."""
+    config = configs.plain(config)
+    trains = fold_config.check(config)
+    config["data"]["directory"] = os.fspath(absolute(config["data"]["directory"]))
+    settings = configs.call(CrossValidation, config["crossvalidation"], "config.crossvalidation")
+    pool = open_pool(config["data"]["directory"])
+    column = _response(pool, config["response"])
+    _check_paced(pool, column)
+    refuse_duplicates(pool.subject, pool.arrays["ecg"], what="the ECGs")
+    patients, truth = _patients(pool, column, {})
+    with located("config.crossvalidation"):
+        settings.fold(truth)
+    contenders: list[Contender] = [
+        configs.build(CONTENDERS, section, f"config.contenders.{name}", patients=patients)
+        for name, section in config["contenders"].items()
+    ]
+    if config["labels"] == "permuted":
+        truth = np.random.default_rng((config["seed"], _PERMUTATION_STREAM)).permutation(truth)
+    with Interrupt() as interrupt:
+        network = None
+        if trains:
+            config = fold_config.completed(config, pool.manifest.input_spec)
+            network = _network(config, pool, lambda: interrupt.received is not None)
+        belongs = {"config": config, "fingerprint": pool.manifest.fingerprint, "source": _source(network)}
+        open_workdir(workdir, belongs)
+        if results_path(workdir, NAME, _STEP).exists():
+            runtime.say(f"{workdir} has its results already.")
+            _say_table(Results.read(workdir, NAME, _STEP))
+            return 0
+        if network is not None:
+            patients, contender = _of_network(config, network, patients, column, workdir)
+            contenders.insert(0, contender)
+        with tqdm(
+            total=_fits(settings, len(contenders)), desc=workdir.name, unit="fold", mininterval=1.0
+        ) as bar:
+            kept = [Kept(c, workdir, lambda: interrupt.received is not None, bar.update) for c in contenders]
+            try:
+                results = settings.run(patients, truth, kept, target=config["response"], told=runtime.say)
+            except Interrupted:
+                runtime.say(
+                    f"{interrupt.received.name}: finished folds are kept; run the same command to go on."
+                )
+                return INTERRUPTED
+    write_text(workdir / "predictions.csv", predictions_csv(results))
+    path = results.write(
+        workdir,
+        step=_STEP,
+        checkpoint=belongs["source"],
+        objective=config["objective"]["name"] if trains else "none",
+        input_spec=pool.manifest.input_spec.to_json(),
+        version=ecgjax.__version__,
+        config=config,
+        cohort=pool.manifest.cohort,
+    )
+    _say_table(results)
+    runtime.say(f"{path}, {workdir}/predictions.csv: research use, not for the selection of patients.")
+    return 0
+
+
+def _response(pool: Pool, name: str) -> int:
+    """The column of the response; raises where it is missing, no yes or no, or the same for everybody."""
+    kinds = {column.target.name: column.target.kind for column in pool.manifest.targets}
+    binary = [column for column, kind in kinds.items() if kind == "binary"]
+    if name not in kinds:
+        raise ValueError(
+            f"config.response is {name!r}, no label of the data; choose from {', '.join(binary)}."
+        )
+    if kinds[name] != "binary":
+        raise ValueError(
+            f"config.response: {name} is a {kinds[name]} label; choose from {', '.join(binary)}."
+        )
+    column = list(kinds).index(name)
+    values = pool.label[:, column]
+    found = np.unique(values[~np.isnan(values)])
+    if len(found) < 2:
+        what = (
+            f"{found[0]:g} for all {int(np.sum(values == found[0]))} recordings that have it"
+            if len(found)
+            else "missing everywhere"
+        )
+        raise ValueError(
+            f"config.response: {name} is {what}; there is nothing to predict: choose another label."
+        )
+    return column
+
+
+def _check_paced(pool: Pool, column: int) -> None:
+    """Raises where a patient was paced already: the spikes tell that the outcome is past."""
+    names = pool.manifest.target_names
+    if "paced" not in names:
+        return
+    paced = (pool.label[:, names.index("paced")] == 1) & ~np.isnan(pool.label[:, column])
+    if count := int(paced.sum()):
+        raise ValueError(
+            f"config.data.directory: {count} recordings are of paced patients, the first of patient "
+            f"{pool.subject[paced][0]}; pacing shows when the ECG was taken. Prepare the cohort without them."
+        )
+
+
+def _patients(
+    pool: Pool, column: int, features: Mapping[str, np.ndarray]
+) -> tuple[Patients, Float[np.ndarray, " n"]]:
+    """The patients whose response is known, with every other label as a column."""
+    columns = {name: pool.label[:, i] for i, name in enumerate(pool.manifest.target_names) if i != column}
+    return by_patient(pool.subject, pool.label[:, column], columns=columns, features=features)
+
+
+def _network(config: Mapping[str, Any], pool: Pool, leave: Callable[[], bool]) -> Network:
+    """The step and the first weights of the folds, on shapes alone but for what a source gives."""
+    labels = setup.label_columns(pool.manifest)
+    run = assemble(config, Data(pool.manifest.input_spec, labels, len(pool)))
+    sources = initial.open_sources(config, pool.manifest.input_spec, run.state, run.mesh)
+    return Network(config, run, pool, sources, leave)
+
+
+def _of_network(
+    config: Mapping[str, Any], network: Network, patients: Patients, column: int, workdir: epath.Path
+) -> tuple[Patients, Contender]:
+    """The network as a contender, and the patients, with their embedding where a regression reads it."""
+    state = network.first(workdir)
+    if config["mode"] not in fold_config.FROZEN:
+        return patients, Trained(config["name"], network, patients.patient, column)
+    embedding = network.predict(state, np.arange(len(network.pool)))["ecg/embedding"]
+    patients, _ = _patients(network.pool, column, {"embedding": embedding})
+    return patients, EmbeddingProbe(patients, "embedding", config["name"])
+
+
+def _source(network: Network | None) -> str:
+    """Digest of the weights that a network starts from."""
+    if network is None:
+        return "none"
+    if not network.sources:
+        return "fresh weights"
+    read = {
+        f"{number}/{name}": leaf
+        for number, source in enumerate(network.sources)
+        for name, leaf in trees.flatten(source.trained.params).items()
+        if not isinstance(leaf, jax.ShapeDtypeStruct)
+    }
+    return trees.digest(read)
+
+
+def _fits(settings: CrossValidation, contenders: int) -> int:
+    """How many folds there are to do, those of learning curves too."""
+    curves = len(settings.curve_of) * len(settings.curve) * min(settings.curve_repeats, settings.repeats)
+    return settings.folds * (settings.repeats * contenders + curves)
+
+
+def _say_table(results: Results) -> None:
+    """The headline metrics of every contender with their intervals, a line each."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in results.rows:
+        if row.metric in _SHOWN:
+            interval = "" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
+            cells.setdefault(row.input, {})[row.metric] = f"{row.value:.3f}{interval}"
+    lines = [
+        ["contender", *_SHOWN],
+        *([name, *(mine.get(m, "") for m in _SHOWN)] for name, mine in cells.items()),
+    ]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        runtime.say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
