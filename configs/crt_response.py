@@ -97,7 +97,9 @@ def _comparators() -> ConfigDict:
         for model in ("logistic", "svm", "random_forest", "gradient_boosting")
     }
     config.contenders = ConfigDict({**guidelines, **measures, **models})
-    config.crossvalidation.reference = "ecg_qrs_area_uvs"
+    config.crossvalidation.update(
+        {"reference": "ecg_qrs_area_uvs", "inner": 3}
+    )  # Forests are not for nothing.
     return config
 
 

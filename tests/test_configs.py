@@ -12,7 +12,9 @@ from ecgjax.core import config as configs
 from ecgjax.core import trees
 from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
 from ecgjax.evaluators import EVALUATORS
-from ecgjax.jobs import setup
+from ecgjax.evaluators.crossvalidation.run import CrossValidation
+from ecgjax.jobs import fold_config, setup
+from ecgjax.jobs.crossvalidate import CONTENDERS
 from ecgjax.train import optim
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -48,7 +50,8 @@ def config_of(file, recipe):
     return configs.plain(load(ROOT / "configs" / f"{file}.py").get_config(recipe))
 
 
-TRAINING = [pair for pair in RECIPES if "objective" in config_of(*pair)]
+JUDGING = [pair for pair in RECIPES if "crossvalidation" in config_of(*pair)]
+TRAINING = [pair for pair in RECIPES if "objective" in config_of(*pair) and pair not in JUDGING]
 
 
 def lines(tree, path=""):
@@ -122,3 +125,20 @@ def test_a_training_recipe_can_be_built(file, recipe):
             re.compile(pattern)
     for name, evaluator in config["evaluators"].items():
         configs.build(EVALUATORS, {"name": name, **evaluator}, f"config.evaluators.{name}")
+
+
+@pytest.mark.parametrize(("file", "recipe"), JUDGING)
+def test_a_recipe_of_crossvalidation_names_only_what_exists(file, recipe):
+    config = config_of(file, recipe)
+    config["data"]["directory"] = "DATA"
+    if "mode" in config:
+        config["init_from"]["workdir"] = "RUN"
+        optim.build(config["optimizer"], steps=config["steps"], batch_size=config["data"]["batch_size"])
+        for pattern, _ in config["init_from"]["rules"]:
+            re.compile(pattern)
+    assert fold_config.check(config) == ("mode" in config)
+    settings = configs.call(CrossValidation, config["crossvalidation"], "config.crossvalidation")
+    names = list(config["contenders"]) if "mode" not in config else [config["name"]]
+    assert {*settings.curve_of, *filter(None, [settings.reference])} <= set(names)
+    for name, section in config["contenders"].items():
+        configs.bind(CONTENDERS, section, f"config.contenders.{name}")
