@@ -11,6 +11,7 @@ from ecgjax.reports.report import Report
 from ecgjax.reports.response import card, cohort, figures, results
 from ecgjax.reports.response import tables as response_tables
 from ecgjax.reports.response.differences import Judgement, judge
+from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.pretraining import pretraining_section
 
 _KEYS = {
@@ -25,6 +26,7 @@ _KEYS = {
     "shown",
     "permuted",
     "pretraining",
+    "grad_cam",
     "draws",
     "seed",
 }
@@ -36,7 +38,8 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
     `{"title", "lead", "data": prepared directory, "response": label column, "runs": [results.load], "judged": the
     contender that transfer stands or falls with, "against": [contenders], "required": [those of them that it must
     beat], "shown": [contenders with curves], "permuted": [runs on permuted labels], "pretraining":
-    [pretraining_section], "draws", "seed"}`; all but title and runs may be left out. Paths are relative to `root`.
+    [pretraining_section], "grad_cam": grad_cam_section, "draws", "seed"}`; all but title and runs may be left out.
+    Paths are relative to `root`.
     """
     if unknown := set(spec) - _KEYS:
         raise ValueError(f"report: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
@@ -55,6 +58,7 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
         *_patients(described),
         *_comparison(found, judgement, spec),
         *_permuted(spec, root),
+        *([grad_cam_section(spec["grad_cam"], root)] if spec.get("grad_cam") else []),
         *([pretraining_section(spec["pretraining"], root)] if spec.get("pretraining") else []),
         *written.sections,
         _provenance(found),
