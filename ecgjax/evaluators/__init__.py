@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from ecgjax.evaluators.classes import Classes
+from ecgjax.evaluators.grad_cam import GradCam
 from ecgjax.evaluators.linear_probe import Baselines, LinearProbe
 from ecgjax.evaluators.localisation import Localisation
 from ecgjax.evaluators.predictions import Predictions
@@ -12,6 +13,7 @@ from ecgjax.evaluators.retrieval import Retrieval
 EVALUATORS: Mapping[str, Callable] = {
     "baselines": Baselines,
     "classes": Classes,
+    "grad_cam": GradCam,
     "linear_probe": LinearProbe,
     "localisation": Localisation,
     "predictions": Predictions,

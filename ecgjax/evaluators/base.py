@@ -12,6 +12,7 @@ from etils import epath
 from jaxtyping import Float
 
 from ecgjax.core.files import read_json, write_bytes, write_json
+from ecgjax.core.spec import ImageSpec
 from ecgjax.data.cohorts.base import Target
 
 Batch = Mapping[str, Any]
@@ -35,7 +36,7 @@ class Splits:
     `batches` gives every example once or, with several crops, in several rows; `index` says which example a row
     is and `mask` is False for padding. `signals_mv` gives the whole conditioned ECG turned back to mV;
     `to_mv` gives the offset and the scale [n l] that turn the model's input into mV. `cohort` is what the data call
-    themselves.
+    themselves, `image` the time-frequency image of a lead where they have one.
     """
 
     targets: tuple[Target, ...]
@@ -45,6 +46,7 @@ class Splits:
     signals_mv: Callable[[str], Float[np.ndarray, "n l t"]]
     to_mv: Callable[[str], tuple[Float[np.ndarray, "n l"], Float[np.ndarray, "n l"]]]
     cohort: str = ""
+    image: ImageSpec | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,4 +62,5 @@ def open_splits(
         signals_mv=signals_mv,
         to_mv=to_mv,
         cohort=manifest.cohort,
+        image=ecg.image if ecg else None,
     )

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ecgjax.core.precision import wide
+from ecgjax.models.grad_cam import grad_cam
 from ecgjax.models.heads import LinearHead, ProbeHead
 
 
@@ -55,32 +56,51 @@ class Classifier(nnx.Module):
         keep: Int[Array, "b k"] | None = None,
         beats: Int[Array, "b n"] | None = None,
         rhythm: Float[Array, "b f"] | None = None,
+        explain: bool = False,
         train: bool = False,
         key: PRNGKeyArray | None = None,
     ) -> dict[str, Float[Array, "..."]]:
         """Returns what the encoder does, and `logits [b m]`.
 
-        `keep` lists the tokens that a Vit may see; `beats` the R peaks, for an encoder that reads them.
+        `keep` lists the tokens that a Vit may see; `beats` the R peaks, for an encoder that reads them. To `explain`
+        adds `grad_cam [b m r y x]` for each of r images a recording, where the encoder has feature maps.
         """
         given = {} if keep is None else {"keep": keep}
         if getattr(self.encoder, "reads_beats", False):
             given["beats"] = beats
-        if self.mode == "probe":
-            out = jax.lax.stop_gradient(self.encoder(x, train=False, key=None, **given))
-            read = jax.lax.stop_gradient(self._input(out["embedding"], rhythm))
-            return {**out, "logits": self.head(read, train=train)}
-        out = self.encoder(x, train=train, key=key, **given)
-        return {**out, "logits": self.head(self._input(out["embedding"], rhythm))}
+        probe = self.mode == "probe"
+        out = self.encoder(x, train=train and not probe, key=None if probe else key, **given)
+        out = jax.lax.stop_gradient(out) if probe else out
+        logits = self._read(out["embedding"], rhythm, train=train)
+        if explain and ("activation" in out or "activations" in out):
+            out = {**out, "grad_cam": self._grad_cam(out, rhythm)}
+        return {**out, "logits": logits}
 
     def last_attention(self, x: Float[Array, "b ..."]) -> Float[Array, "b h n n"]:
         """Attention map of the last block of a Vit."""
         return self.encoder.last_attention(x)
 
-    def _input(self, embedding, rhythm):
+    def _read(self, embedding, rhythm, *, train):
+        """Logits; the readout of a probe sees constants."""
         width = 0 if rhythm is None else rhythm.shape[-1]
         if width != self.rhythm_width:
             raise ValueError(f"{width} rhythm features; the readout was built for {self.rhythm_width}.")
-        embedding = self.encoder.pool_norm(embedding) if self.norm_twice else embedding
-        if rhythm is None:
-            return embedding
-        return jnp.concatenate([wide(embedding), wide(rhythm)], axis=-1)
+        read = self.encoder.pool_norm(embedding) if self.norm_twice else embedding
+        if rhythm is not None:
+            read = jnp.concatenate([wide(read), wide(rhythm)], axis=-1)
+        if self.mode != "probe":
+            return self.head(read)
+        return self.head(jax.lax.stop_gradient(read) if train else read, train=train)
+
+    def _grad_cam(self, out, rhythm):
+        if "activations" in out:  # Of several leads.
+            return grad_cam(
+                lambda leads: self._read(self.encoder.join(leads), rhythm, train=False),
+                out["leads"],
+                out["activations"],
+            )
+        return grad_cam(
+            lambda one: self._read(one[:, 0], rhythm, train=False),
+            out["embedding"][:, None],
+            out["activation"][:, None],
+        )

@@ -74,8 +74,9 @@ class Leadwise(nnx.Module):
     ) -> dict[str, Float[Array, "..."]]:
         """Encodes the beats whose R peaks are the samples `beats`; -1 and windows beyond an end are no beats.
 
-        Returns `embedding [b d]`, and where the shared encoder has a map `maps [b r y x c]`, weighted over beats as the
-        embeddings were: `join` of their means is the embedding. Both are 0 for a recording without beats.
+        Returns `embedding [b d]`, the `join` of `leads [b r c]`; where the shared encoder has them also `maps` and
+        `activations [b r y x c]`, weighted over beats as the embeddings were, so that the means of the maps are
+        `leads`, and the mean `images [b r y x]` of the beats. All are 0 for a recording without beats.
         """
         if beats is None:
             raise ValueError(
@@ -93,10 +94,16 @@ class Leadwise(nnx.Module):
         embedding = wide(out["embedding"]).reshape(b, n, r, -1)
         weights = self._beat_weights(embedding, whole)
         pooled = jnp.sum(weights * embedding, axis=1)
-        result = {"embedding": self.join(pooled).astype(out["embedding"].dtype)}
-        if "map" in out:
-            maps = out["map"].reshape(b, n, r, *out["map"].shape[1:])
-            result["maps"] = jnp.einsum("bnrc,bnryxc->bryxc", weights.astype(maps.dtype), maps)
+        result = {"embedding": self.join(pooled).astype(out["embedding"].dtype), "leads": pooled}
+        for name in ("map", "activation"):
+            if name in out:
+                maps = out[name].reshape(b, n, r, *out[name].shape[1:])
+                weight = jnp.broadcast_to(weights, embedding.shape).astype(maps.dtype)
+                result[f"{name}s"] = jnp.einsum("bnrc,bnryxc->bryxc", weight, maps)
+        if "image" in out:
+            images = out["image"].reshape(b, n, r, *out["image"].shape[1:])
+            count = jnp.maximum(whole.sum(1), 1)[:, None, None, None]
+            result["images"] = jnp.sum(images, axis=1, where=whole[:, :, None, None, None]) / count
         return result
 
     def join(self, leads: Float[Array, "b r c"]) -> Float[Array, "b d"]:

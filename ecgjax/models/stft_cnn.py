@@ -17,19 +17,19 @@ from ecgjax.models.vit import Vit
 
 
 class ConvBlock(nnx.Module):
-    """3x3 convolution without bias, group norm, ReLU, 2x2 maximum."""
+    """3x3 convolution without bias, group norm and ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, *, groups: int, dtype: str, rngs: nnx.Rngs):
         self.conv = Conv(channels_in, channels_out, size=3, dtype=dtype, rngs=rngs)
         self.norm = GroupNorm(channels_out, groups=groups, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y2 x2 d"]:
-        """Halves the map; an odd last row or column is left out."""
-        return _halved(jax.nn.relu(self.norm(self.conv(x), train=train)))
+    def __call__(self, x: Float[Array, "b y x c"], *, train: bool) -> Float[Array, "b y x d"]:
+        """Returns a map of the same size."""
+        return jax.nn.relu(self.norm(self.conv(x), train=train))
 
 
 class StftCnn(nnx.Module):
-    """One `ConvBlock` a width on the image of one lead, and the mean over the last map.
+    """One `ConvBlock` and 2x2 maximum a width on the image of one lead, and the mean over the last map.
 
     Group norm has no statistics that a few patients of a small cohort could spoil, and keeps examples apart.
     `mask_frequencies` and `mask_times` hide bands of the image in training, `dropout` values of the embedding.
@@ -73,16 +73,21 @@ class StftCnn(nnx.Module):
     def __call__(
         self, x: Float[Array, "b l t"], *, train: bool = False, key: PRNGKeyArray | None = None
     ) -> dict[str, Float[Array, "..."]]:
-        """Returns `embedding [b d]`, the mean over the map, and `map [b y x d]`, frequency by time."""
+        """Returns `embedding [b d]`, the mean over the map, and `map [b y x d]`, frequency by time.
+
+        Beside them the `image [b y x]`, and `activation [b y x d]`, of whose 2x2 tiles the map holds the maxima.
+        """
         key_image, key_drop = (None, None) if key is None else jax.random.split(key)
-        x = self.image(x, train=train, key=key_image)[..., None]
+        image = self.image(x, train=train, key=key_image)
+        x = image[..., None]
         for block in self.blocks:
-            x = block(x, train=train)
+            activation = block(x, train=train)
+            x = halved(activation)
         embedding = wide(x).mean((1, 2)).astype(x.dtype)
         if train and self.dropout:
             kept = jax.random.bernoulli(key_drop, 1 - self.dropout, embedding.shape)
             embedding = jnp.where(kept, embedding / (1 - self.dropout), 0)
-        return {"embedding": embedding, "map": x}
+        return {"embedding": embedding, "map": x, "activation": activation, "image": image}
 
 
 class StftResNet(nnx.Module):
@@ -120,8 +125,13 @@ class StftResNet(nnx.Module):
     def __call__(
         self, x: Float[Array, "b l t"], *, train: bool = False, key: PRNGKeyArray | None = None
     ) -> dict[str, Float[Array, "..."]]:
-        """Returns what the ResNet does: `embedding [b d]`, the mean over the map, and `map [b y x d]`."""
-        return self.net(self.image(x, train=train, key=key)[..., None], train=train)
+        """Returns `embedding [b d]`, the mean over the map, `map [b y x d]` and the `image [b y x]`.
+
+        The map is the `activation` too, since no maximum follows it.
+        """
+        image = self.image(x, train=train, key=key)
+        out = self.net(image[..., None], train=train)
+        return {**out, "activation": out["map"], "image": image}
 
 
 class StftVit(nnx.Module):
@@ -171,9 +181,10 @@ class StftVit(nnx.Module):
         return self.net(self.image(x, train=train, key=key_image), train=train, key=key_net)
 
 
-def _halved(x: Float[Array, "b y x c"]) -> Float[Array, "b y2 x2 c"]:
-    b, y, x_, c = x.shape
-    tiles = x[:, : y // 2 * 2, : x_ // 2 * 2].reshape(b, y // 2, 2, x_ // 2, 2, c)
+def halved(x: Float[Array, "b y x c"]) -> Float[Array, "b y2 x2 c"]:
+    """2x2 maximum; an odd last row or column is left out. `reduce_window` has a gradient half as fast on a CPU."""
+    b, height, width, c = x.shape
+    tiles = x[:, : height // 2 * 2, : width // 2 * 2].reshape(b, height // 2, 2, width // 2, 2, c)
     return tiles.max((2, 4))
 
 

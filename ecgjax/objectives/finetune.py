@@ -99,17 +99,20 @@ class Finetune:
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> Predictions:
         """Embedding; `logits`, of softmax or phenotypes in their own unit; `prediction`, one value a label column.
 
-        The prediction of a condition is its probability.
+        The prediction of a condition is its probability. Encoders of images add these, and the `grad_cam` of every
+        output.
         """
         m, x = self.modality, batch[self.modality]
         keep = None
         if self.mask_at_evaluation and self._masked:
             # One draw for all rows, so that no prediction depends on the neighbours.
             keep = jnp.repeat(self._keep(jax.random.key(_PREDICTION_MASK_SEED), 1), len(x), axis=0)
-        out, _ = self._model.apply(params[m], extra[m], x, keep=keep)
+        out, _ = self._model.apply(params[m], extra[m], x, keep=keep, explain=True)
         logits = out["logits"] * self._columns.std + self._columns.mean if self._regresses else out["logits"]
         prediction = logits if self._regresses else jax.nn.softmax(logits)[:, -len(self._columns.index) :]
-        return {f"{m}/embedding": out["embedding"], "logits": logits, "prediction": prediction}
+        names = {"embedding": "embedding", "grad_cam": "grad_cam", "image": "image", "images": "image"}
+        encoded = {f"{m}/{name}": out[key] for key, name in names.items() if key in out}
+        return {**encoded, "logits": logits, "prediction": prediction}
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
         """Nothing follows the parameters."""

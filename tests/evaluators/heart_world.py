@@ -1,5 +1,6 @@
 import numpy as np
 
+from ecgjax.core.spec import ImageSpec
 from ecgjax.data.cohorts.base import Target
 from ecgjax.evaluators.base import Examples, Splits
 
@@ -11,6 +12,7 @@ TARGETS = (
 )
 SIZES = {"train": 240, "val": 60, "test": 130}
 LEADS, TIME, PIXELS = 2, 20, 8
+IMAGE = ImageSpec(span=TIME, win=8, hop=4, n_fft=8, bins=4, frames=4)
 
 
 class World:
@@ -70,6 +72,7 @@ class World:
             examples=self.table.__getitem__,
             signals_mv=lambda split: 2 * self.ecg[split] + np.float32(0.1),
             to_mv=to_mv,
+            image=IMAGE,
         )
 
 
@@ -103,7 +106,16 @@ def separable(batch):
         "prediction": phenotypes(batch["latent"]),
         "reconstruction": batch["ecg"],
         "reconstruction_mask": hidden,
+        "ecg/grad_cam": seen(phenotypes(batch["latent"]) > 0.5),
+        "ecg/image": np.tile(batch["latent"][:, :, None], (1, 1, 4)),
     }
+
+
+def seen(condition):
+    """Maps of every output over each lead: the lower left corner with the condition, the upper right one without."""
+    maps = np.zeros((*condition.shape, LEADS, 2, 2), np.float32)
+    maps[..., 0, 0], maps[..., 1, 1] = condition[..., None], 1 - condition[..., None]
+    return maps
 
 
 def everywhere(z, rows, columns):
@@ -121,5 +133,6 @@ def unrelated(batch):
     out["ecg/local_projection_x2"] = everywhere(z, LEADS, 10)
     out["cmr/local_projection_x2"] = everywhere(out["cmr/projection"], 4, 4)
     out["prediction"] = np.array([55, 120, 0, 0], np.float32) + 0.01 * z[:, :4]
+    out["ecg/grad_cam"] = seen(z[:, 4:] > 0)
     out["reconstruction"] = np.zeros_like(batch["ecg"])
     return out

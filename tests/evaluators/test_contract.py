@@ -44,6 +44,8 @@ def scores(name, results):
             (results.scalars[f"{way}/recall@5"], results.scalars["chance/recall@5"])
             for way in ("ecg_to_cmr", "cmr_to_ecg")
         ]
+    if name == "grad_cam":
+        return [(results.scalars[f"{target}/told_apart"], 0.5) for target in ("DCM", "AF")]
     if name == "localisation":
         return [(results.scalars[f"{half}/partner_auc"], 0.5) for half in ("ecg", "cmr")]
     if name == "reconstruction":
