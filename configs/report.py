@@ -130,6 +130,7 @@ def _crt(seeds: int) -> ConfigDict:
                 },
                 {"name": "MIT-BIH, beats dealt at random", "workdirs": ("seed0/beats_leaky",)},
             ),
+            "grad_cam": {"workdir": "seed0/beats", "examples": 3},
             "draws": 2000,
             "seed": 0,
         }

@@ -18,7 +18,7 @@ MIN_RATE_HZ = 250
 
 BEFORE_S, AFTER_S = 0.40, 0.40
 
-_REACH_S = 0.18  # How far from its steepest slope a QRS may reach.
+_REACH_S = 0.20  # How far from its steepest slope a QRS may reach.
 
 _SHAPE_BAND_HZ = (5.0, 40.0)
 _SHAPE_S = 0.08  # Half of the window by which beats are compared.

@@ -177,10 +177,10 @@ def _validation(found: CrossValidated) -> tuple[str, ...]:
     settings = found.runs[0].settings if found.runs else {}
     folds, repeats = settings.get("folds", "?"), len(found.fold)
     return (
-        f"{repeats} repeats of stratified {folds}-fold cross-validation by patient: all recordings of a patient are in "
-        "one fold. Standardisation, selection, early stopping and threshold are made inside the training folds. Values "
-        "are means over repeats; intervals are percentiles over "
-        f"{settings.get('draws', '?')} bootstrap draws of patients. No external data.",
+        f"Up to {repeats} repeats of stratified {folds}-fold cross-validation by patient: all recordings of a patient "
+        "are in one fold. Standardisation, selection, early stopping and threshold are made inside the training folds. "
+        f"Values are means over repeats; intervals are percentiles over {settings.get('draws', '?')} draws of patients, each "
+        "with the predictions of one repeat. No external data.",
         PAPER_NUMBERS,
     )
 
