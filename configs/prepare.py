@@ -15,6 +15,11 @@
 `mitbih_lab2020`  five classes and a split that LEAKS, beats drawn at random: for comparison with papers that did so
 `synthetic_beats`       beats of embedded Holter recordings, MIT-BIH's classes with bundle branch block, 360 Hz
 `tiny_synthetic_beats`  the same at the size of a test
+`synthetic_crt`         12-lead ECGs of embedded patients before resynchronisation, whose response has a known best AUC;
+                        give --like=WORKDIR of the run whose encoder will read them, or config.ecg.image.mean and std
+`synthetic_crt_null`    the same ECGs, the response drawn by itself: every AUC must cover 0.5
+`synthetic_crt_vit100`  as synthetic_crt for an encoder trained on `synthetic` or `ptbxl`: 100 Hz, no image
+`tiny_synthetic_crt`    as synthetic_crt at the size of a test
 `crt`        12-lead recordings and a table of who responded to resynchronisation, for an encoder of time-frequency
              images: set config.cohort.table, and --like=WORKDIR of the encoder's run
 `crt_vit100` the same for an encoder trained on `synthetic` or `ptbxl`: 100 Hz, no image
@@ -41,6 +46,10 @@ def get_config(arg: str = "synthetic") -> ConfigDict:
         "mitbih_lab2020": _mitbih_lab2020,
         "synthetic_beats": _synthetic_beats,
         "tiny_synthetic_beats": _tiny_synthetic_beats,
+        "synthetic_crt": _synthetic_crt,
+        "synthetic_crt_null": _synthetic_crt_null,
+        "synthetic_crt_vit100": _synthetic_crt_vit100,
+        "tiny_synthetic_crt": _tiny_synthetic_crt,
         "crt": _crt,
         "crt_vit100": _crt_vit100,
     }
@@ -189,6 +198,49 @@ def _tiny_synthetic_beats() -> ConfigDict:
     config = _synthetic_beats()
     config.cohort.update({"train": 6, "val": 3, "test": 3, "beats": 12})
     config.examples_per_shard = 36
+    return config
+
+
+def _synthetic_crt() -> ConfigDict:
+    return ConfigDict(
+        {
+            "cohort": {
+                "name": "synthetic_crt",
+                "patients": 200,
+                "records": 1,  # ECGs a patient.
+                "auc": 0.80,
+                "prevalence": 0.55,
+                "null": False,
+                "missing": 0.03,
+                "deaths": 0.06,
+                "seed": 0,
+                "rate_hz": 500.0,
+                "seconds": 10.0,
+            },
+            "ecg": _crt_ecg(),
+            "cmr": None,
+            "examples_per_shard": 64,
+            "attainable": None,
+        }
+    )
+
+
+def _synthetic_crt_null() -> ConfigDict:
+    config = _synthetic_crt()
+    config.cohort.null = True
+    return config
+
+
+def _synthetic_crt_vit100() -> ConfigDict:
+    config = _synthetic_crt()
+    config.ecg = _crt_vit100().ecg
+    return config
+
+
+def _tiny_synthetic_crt() -> ConfigDict:
+    config = _synthetic_crt()
+    config.cohort.patients = 24
+    config.examples_per_shard = 12
     return config
 
 

@@ -4,6 +4,9 @@
 
 `synthetic`    the table of launch/local.sh; `synthetic,3` for three seeds
 `ptbxl`        the table of launch/ptbxl.sh
+`crt`          response to resynchronisation, by the runs of launch/crt.sh: comparators, what an encoder of beats
+               brings, verdict and model card; `crt,5` for five seeds of the beats run
+`crt_vit`      the same with the ECG transformer of a masked or cross-modal run beside it
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +16,7 @@ _FEW = "-1500_labels"  # Probes of the demo; see configs/common.py.
 
 def get_config(arg: str = "synthetic") -> ConfigDict:
     name, _, seeds = arg.partition(",")
-    recipes = {"synthetic": _synthetic, "ptbxl": _ptbxl}
+    recipes = {"synthetic": _synthetic, "ptbxl": _ptbxl, "crt": _crt, "crt_vit": _crt_vit}
     if name not in recipes:
         raise ValueError(f"configs/report.py:{arg}: unknown; choose from {', '.join(recipes)}.")
     return recipes[name](int(seeds or 1))
@@ -96,3 +99,44 @@ def _ptbxl(seeds: int) -> ConfigDict:
             "reconstruction": {"workdir": "seed0/mdm", "examples": 2},
         }
     )
+
+
+_CRT_MODES = ("probe", "random", "partial", "full", "scratch")
+_QRS_AREA, _QRS_MS, _GUIDELINE = "QRS area", "QRS duration", "guideline_esc_2021_strict"
+
+
+def _crt(seeds: int) -> ConfigDict:
+    names = {"ecg_qrs_area_uvs": _QRS_AREA, "ecg_qrs_ms": _QRS_MS}
+    return ConfigDict(
+        {
+            "title": "Response to cardiac resynchronisation from the ECG",
+            "lead": "Whether an encoder pre-trained on single beats of other people tells who will respond, against "
+            "guidelines, measures, classical models and untrained encoders, on the same patients and folds.",
+            "data": "crt_data",
+            "response": "response",
+            "runs": (
+                {"workdir": "crt/comparators", "names": names},
+                *({"workdir": f"crt/{mode}"} for mode in _CRT_MODES),
+            ),
+            "judged": "probe",
+            "against": (_GUIDELINE, _QRS_MS, _QRS_AREA, "logistic", "random", "scratch", "partial", "full"),
+            "required": (_QRS_AREA, "random"),
+            "shown": ("probe", _QRS_AREA, _QRS_MS, "logistic", "random", _GUIDELINE),
+            "permuted": ({"workdir": "crt/permuted"},),
+            "pretraining": (
+                {"name": "beats", "workdirs": tuple(f"seed{seed}/beats" for seed in range(seeds))},
+                {"name": "beats dealt at random", "workdirs": ("seed0/beats_leaky",), "optional": True},
+            ),
+            "grad_cam": {"workdir": "seed0/beats", "examples": 3},
+            "draws": 2000,
+            "seed": 0,
+        }
+    )
+
+
+def _crt_vit(seeds: int) -> ConfigDict:
+    config = _crt(seeds)
+    config.runs = (*config.runs, *({"workdir": f"crt/vit_{mode}"} for mode in ("probe", "random")))
+    config.against = (*config.against, "vit_probe", "vit_random")
+    config.shown = (*config.shown[:4], "random", "vit_probe")
+    return config

@@ -10,9 +10,11 @@ import pytest
 
 from ecgjax.core import config as configs
 from ecgjax.core import trees
-from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
+from ecgjax.core.spec import CmrSpec, EcgSpec, ImageSpec, InputSpec
 from ecgjax.evaluators import EVALUATORS
-from ecgjax.jobs import setup
+from ecgjax.evaluators.crossvalidation.run import CrossValidation
+from ecgjax.jobs import fold_config, setup
+from ecgjax.jobs.crossvalidate import CONTENDERS
 from ecgjax.train import optim
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -48,7 +50,8 @@ def config_of(file, recipe):
     return configs.plain(load(ROOT / "configs" / f"{file}.py").get_config(recipe))
 
 
-TRAINING = [pair for pair in RECIPES if "objective" in config_of(*pair)]
+JUDGING = [pair for pair in RECIPES if "crossvalidation" in config_of(*pair)]
+TRAINING = [pair for pair in RECIPES if "objective" in config_of(*pair) and pair not in JUDGING]
 
 
 def lines(tree, path=""):
@@ -81,6 +84,8 @@ def test_the_docstring_of_its_file_explains_every_recipe(file, recipe):
 
 
 PHENOTYPES = ("LVEDV", "LVESV", "LVEF", "LVM", "WT", "RVEDV", "RVEF")
+BEATS = ("N", "L", "R", "S", "V", "F", "P")
+IMAGE = ImageSpec(span=1024, win=128, hop=16, n_fft=512, bins=64, frames=64, mean=-4.0, std=1.5)
 CONDITIONS = ("LVH", "DCM", "MI", "LBBB", "AF", "CAD", "diabetes")
 
 
@@ -88,11 +93,14 @@ def labels():
     """Columns as wide as UK Biobank's CMR table, and the conditions that recipes name."""
     names = (*PHENOTYPES, *(f"phenotype {i}" for i in range(82 - len(PHENOTYPES))))
     regression = [{"name": name, "kind": "regression", "mean": 0.0, "std": 1.0} for name in names]
-    return (*regression, *({"name": c, "kind": "binary", "mean": None, "std": None} for c in CONDITIONS))
+    binary = {"kind": "binary", "mean": None, "std": None, "prevalence": 0.1}
+    return (*regression, *({"name": name, **binary} for name in (*CONDITIONS, *BEATS)))
 
 
 def spec(crop):
-    """The inputs that a recipe of this crop expects: the demo's at 100 Hz, the published ones at 500."""
+    """The inputs that a recipe of this crop expects: windows round beats, or the demo's at 100 Hz, others at 500."""
+    if crop == IMAGE.span:
+        return InputSpec(EcgSpec(("MLII",), 360.0, crop, "normalised", {}, window="beat", image=IMAGE))
     rate, size = (500.0, 210) if crop > 1000 else (100.0, 32)
     cmr = CmrSpec(("ES", "mid", "ED"), size, size, 1.8, "0 to 1", {})
     return InputSpec(EcgSpec(LEADS, rate, int(10 * rate), "normalised", {}), cmr)
@@ -122,3 +130,20 @@ def test_a_training_recipe_can_be_built(file, recipe):
             re.compile(pattern)
     for name, evaluator in config["evaluators"].items():
         configs.build(EVALUATORS, {"name": name, **evaluator}, f"config.evaluators.{name}")
+
+
+@pytest.mark.parametrize(("file", "recipe"), JUDGING)
+def test_a_recipe_of_crossvalidation_names_only_what_exists(file, recipe):
+    config = config_of(file, recipe)
+    config["data"]["directory"] = "DATA"
+    if "mode" in config:
+        config["init_from"]["workdir"] = "RUN"
+        optim.build(config["optimizer"], steps=config["steps"], batch_size=config["data"]["batch_size"])
+        for pattern, _ in config["init_from"]["rules"]:
+            re.compile(pattern)
+    assert fold_config.check(config) == ("mode" in config)
+    settings = configs.call(CrossValidation, config["crossvalidation"], "config.crossvalidation")
+    names = list(config["contenders"]) if "mode" not in config else [config["name"]]
+    assert {*settings.curve_of, *filter(None, [settings.reference])} <= set(names)
+    for name, section in config["contenders"].items():
+        configs.bind(CONTENDERS, section, f"config.contenders.{name}")

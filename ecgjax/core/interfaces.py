@@ -71,6 +71,14 @@ class Comparing(Objective, Protocol):
         """The loss of what `embed` made of the batch, and scalars to log."""
 
 
+@runtime_checkable
+class Summarising(Objective, Protocol):
+    """An objective that says of a whole validation what no mean over its batches is, such as an F1."""
+
+    def summary(self, means: Mapping[str, float]) -> dict[str, float]:
+        """What to report instead of the validation's mean metrics; asked on the host."""
+
+
 def abstract(tree: Tree) -> Tree:
     """Shapes and dtypes of `tree`, without its values."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

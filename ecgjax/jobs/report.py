@@ -4,6 +4,10 @@
 
 The config lists rows (name, one workdir a seed, evaluator, input), claims of the form A < B, and what to draw; a
 result that is missing is shown as missing. `--data=DATA` adds pictures of the first test examples.
+
+  python -m ecgjax report --config=configs/report.py:crt --root=RUNS --markdown=card.md
+
+A config with `runs` reports cross-validations of a response to treatment, with a verdict and a model card.
 """
 
 from absl import flags
@@ -14,6 +18,7 @@ from ecgjax.core import config as configs
 from ecgjax.core import runtime
 from ecgjax.core.files import write_text
 from ecgjax.reports import report
+from ecgjax.reports.response import report as response_report
 
 
 def define() -> None:
@@ -35,8 +40,16 @@ def run(args: flags.FlagValues) -> int:
     root = epath.Path(args.root)
     if not root.is_dir():
         raise ValueError(f"--root={root} is no directory; name the one that holds the runs.")
-    gallery = report.read_gallery(args.data) if args.data else None
-    built = report.build(configs.plain(args.config), root=root, gallery=gallery)
+    spec = configs.plain(args.config)
+    if "runs" in spec:
+        if args.data:
+            raise ValueError(
+                "--data: a report of cross-validations names its data in the config, as config.data."
+            )
+        built = response_report.build(spec, root=root)
+    else:
+        gallery = report.read_gallery(args.data) if args.data else None
+        built = report.build(spec, root=root, gallery=gallery)
     output = epath.Path(args.output or root / "report.html")
     built.write(output)
     if args.markdown:

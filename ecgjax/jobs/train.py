@@ -16,7 +16,7 @@ does. SIGTERM to one of them saves and ends all; where one dies, the others say 
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -30,7 +30,7 @@ from ecgjax.core import config as configs
 from ecgjax.core import distributed, rng, runtime, trees
 from ecgjax.core import mesh as meshes
 from ecgjax.core.files import absolute, write_json
-from ecgjax.core.interfaces import Tree
+from ecgjax.core.interfaces import Objective, Summarising, Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.jobs import agreement, feed, initial, measuring, nonfinite, setup, workdirs
@@ -168,7 +168,9 @@ def train(
     fit = functools.partial(
         loop.fit,
         train_step=Once(run.train_step, "train step"),
-        validate=loop.mean_over(score, validation, rng.stream(config["seed"], "validation"), mesh),
+        validate=loop.mean_over(
+            score, validation, rng.stream(config["seed"], "validation"), mesh, summary=_summary(objective)
+        ),
         batches=batches,
         key=key,
         mesh=mesh,
@@ -215,6 +217,11 @@ def _watch(what, section: Mapping[str, Any] | None, path: str):
     return configs.call(what, section, path)
 
 
+def _summary(objective: Objective) -> Callable[[Mapping[str, float]], dict[str, float]]:
+    """What the objective reports of its mean validation metrics; most report just these."""
+    return objective.summary if isinstance(objective, Summarising) else dict
+
+
 def _check_step(config: Mapping[str, Any], data: Data, run: Assembly, metrics: Mapping[str, str]) -> None:
     """Traces one step on shapes alone, so that what only the loss can know is said before any work.
 
@@ -223,7 +230,8 @@ def _check_step(config: Mapping[str, Any], data: Data, run: Assembly, metrics: M
     batch, key = abstract_batch(config, data, run.state), abstract_key()
     if metrics:
         seen = {name: array for name, array in batch.items() if name != "similarity"}  # Of training alone.
-        known = [f"val_{name}" for name in run.eval_step.eval_shape(run.state, seen, key)]
+        means = dict.fromkeys(run.eval_step.eval_shape(run.state, seen, key), 0.0)
+        known = [f"val_{name}" for name in _summary(run.objective)(means)]
         for path, name in metrics.items():
             if name not in known:
                 raise ValueError(f"{path} is {name!r}; validation knows {', '.join(known)}.")

@@ -14,6 +14,15 @@ def brier(truth: Float[np.ndarray, " n"], probability: Float[np.ndarray, " n"]) 
     return float(np.mean((probability - truth) ** 2)) if len(truth) else float("nan")
 
 
+def brier_draws(
+    truth: Float[np.ndarray, " n"],
+    probability: Float[np.ndarray, " n"],
+    counts: Float[np.ndarray, "draws n"],
+) -> Float[np.ndarray, " draws"]:
+    """`brier` of every draw, a draw being the multiplicity of every patient."""
+    return counts @ (probability - truth) ** 2 / counts.sum(axis=1)
+
+
 def recalibration(truth: Float[np.ndarray, " n"], probability: Float[np.ndarray, " n"]) -> dict[str, float]:
     """Slope and intercept of the logistic regression of the outcome on the logit (Cox 1958), and `in_the_large`.
 

@@ -6,8 +6,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float
 
-from ecgjax.metrics.draws import auroc_draws
-from ecgjax.metrics.repeated import pooled
+from ecgjax.metrics.classification import auroc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ def permutation_p(
     (1 + hits) / (1 + permutations). Exact for scores that no label has touched (a measure, a guideline); for
     out-of-fold scores of a fit it leaves out that the fit saw the labels of the others: see the permuted-label run.
     """
-    observed = pooled(auroc_draws, truth, score, np.ones((1, len(truth))))[0]
+    observed = np.mean([auroc(truth, row) for row in score])
     generator = np.random.default_rng(seed)
     ranks = np.mean(
         [scipy.stats.rankdata(row) for row in score], axis=0

@@ -1,10 +1,13 @@
-"""Metrics of repeated out-of-fold predictions: the mean over repeats, on the patients and on every draw of them.
+"""Metrics of repeated out-of-fold predictions, with draws of patients and repeats.
 
-A patient has one prediction in each repeat. A draw of patients takes all the repeats of a patient together, since
-repeats add no patients: the interval says what other patients would change, given these folds' models.
+A patient has one prediction in each repeat, and the value of a metric is its mean over repeats. A draw takes patients
+with replacement and, of each patient, the prediction of one repeat, the same one for all: it shows what other patients
+and another dealing of the folds would change. Drawing patients under the mean of all repeats shows too little: the
+repeats share their patients, and on null cohorts those intervals were a quarter too narrow
+(tests/benchmarks/null_cohorts.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,13 +16,31 @@ from ecgjax.metrics.bootstrap import class_complete, subject_counts
 from ecgjax.metrics.draws import auroc_draws
 
 
-def patient_draws(
-    truth: Float[np.ndarray, " n"], *, draws: int, seed: int
-) -> Float[np.ndarray, "draws_and_1 n"]:
-    """How often each patient is drawn; the first row is the cohort itself, so that values come with their draws."""
+def patient_draws(truth: Float[np.ndarray, " n"], *, draws: int, seed: int) -> Float[np.ndarray, "draws n"]:
+    """How often each patient is drawn, with replacement, in each draw; every draw holds both classes."""
     counts = subject_counts(len(truth), draws=draws, seed=seed)
-    counts = class_complete(counts, truth == 1, truth == 0, seed=seed)
-    return np.concatenate([np.ones((1, len(truth))), counts])
+    return class_complete(counts, truth == 1, truth == 0, seed=seed)
+
+
+def over_repeats(
+    metrics: Callable[[int, Float[np.ndarray, "k n"]], Mapping[str, Float[np.ndarray, " k"]]],
+    counts: Float[np.ndarray, "draws n"],
+    *,
+    repeats: int,
+) -> dict[str, Float[np.ndarray, " draws_and_1"]]:
+    """Values by name: of the cohort first (mean over repeats), then of every draw, which belongs to one repeat.
+
+    `metrics(repeat, counts)` gives them for draws of one repeat. Equal counts and repeats pair two contenders.
+    """
+    whole = np.ones((1, counts.shape[1]))
+    found: dict[str, np.ndarray] = {}
+    for repeat in range(repeats):
+        mine = slice(1 + repeat, None, repeats)
+        for name, values in metrics(repeat, np.concatenate([whole, counts[repeat::repeats]])).items():
+            drawn = found.setdefault(name, np.zeros(len(counts) + 1))
+            drawn[0] += values[0] / repeats
+            drawn[mine] = values[1:]
+    return found
 
 
 def pooled(
@@ -27,33 +48,32 @@ def pooled(
     truth: Float[np.ndarray, " n"],
     score: Float[np.ndarray, "repeat n"],
     counts: Float[np.ndarray, "draws n"],
-) -> Float[np.ndarray, " draws"]:
-    """Mean over repeats of a metric of all patients' predictions; `metric` is a function of `metrics.draws`."""
+) -> Float[np.ndarray, " draws_and_1"]:
+    """`over_repeats` of one metric of all patients' scores together; `metric` is a function of `metrics.draws`."""
     index = np.arange(len(truth))
-    rows, times = np.unique(
-        score, axis=0, return_counts=True
-    )  # A fixed measure scores alike in every repeat.
-    return sum(k * metric(truth, row, index, counts) for row, k in zip(rows, times, strict=True)) / len(score)
+    found = over_repeats(
+        lambda repeat, drawn: {"": metric(truth, score[repeat], index, drawn)}, counts, repeats=len(score)
+    )
+    return found[""]
 
 
 def fold_mean_auroc(
     truth: Float[np.ndarray, " n"],
-    score: Float[np.ndarray, "repeat n"],
-    fold: Int[np.ndarray, "repeat n"],
+    score: Float[np.ndarray, " n"],
+    fold: Int[np.ndarray, " n"],
     counts: Float[np.ndarray, "draws n"],
 ) -> Float[np.ndarray, " draws"]:
-    """Mean over folds of the AUROC within a fold, then over repeats.
+    """Mean over the folds of one repeat of the AUROC within a fold.
 
     In a draw, a fold that lacks a class has no AUROC and is left out of that draw's mean.
     """
     total, taken = np.zeros(len(counts)), np.zeros(len(counts))
-    for scores, folds in zip(score, fold, strict=True):
-        for k in np.unique(folds):
-            rows = np.flatnonzero(folds == k)
-            weights, y = counts[:, rows], truth[rows]
-            both = (weights @ (y == 1) > 0) & (weights @ (y == 0) > 0)
-            if both.any():
-                total[both] += auroc_draws(y, scores[rows], np.arange(len(rows)), weights[both])
-                taken += both
+    for k in np.unique(fold):
+        rows = np.flatnonzero(fold == k)
+        weights, y = counts[:, rows], truth[rows]
+        both = (weights @ (y == 1) > 0) & (weights @ (y == 0) > 0)
+        if both.any():
+            total[both] += auroc_draws(y, score[rows], np.arange(len(rows)), weights[both])
+            taken += both
     with np.errstate(invalid="ignore"):
         return total / taken

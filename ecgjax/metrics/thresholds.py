@@ -31,20 +31,20 @@ def youden(truth: Float[np.ndarray, " n"], score: Float[np.ndarray, " n"]) -> fl
 def rates(truth: Float[np.ndarray, " n"], decision: Float[np.ndarray, " n"]) -> dict[str, float]:
     """`RATES` of decisions 0 and 1; NaN decisions are left out, and a rate without a denominator is NaN."""
     known = ~np.isnan(decision)
-    drawn = rate_draws(truth[known], decision[known, None], np.ones((1, int(known.sum()))))
-    return {name: float(values[0, 0]) for name, values in drawn.items()}
+    drawn = rate_draws(truth[known], decision[known], np.ones((1, int(known.sum()))))
+    return {name: float(values[0]) for name, values in drawn.items()}
 
 
 def rate_draws(
     truth: Float[np.ndarray, " n"],
-    decision: Float[np.ndarray, "n r"],
+    decision: Float[np.ndarray, " n"],
     counts: Float[np.ndarray, "draws n"],
-) -> Mapping[str, Float[np.ndarray, "draws r"]]:
-    """`RATES` of every draw, a draw being the multiplicity of every patient, for each column of decisions."""
+) -> Mapping[str, Float[np.ndarray, " draws"]]:
+    """`RATES` of every draw, a draw being the multiplicity of every patient."""
     positive, negative = truth == 1, truth == 0
     hits = (counts * positive) @ decision
     alarms = (counts * negative) @ decision
-    positives, negatives = (counts @ positive)[:, None], (counts @ negative)[:, None]
+    positives, negatives = counts @ positive, counts @ negative
     with np.errstate(invalid="ignore", divide="ignore"):
         sensitivity, specificity = hits / positives, 1 - alarms / negatives
         passed = positives - hits + negatives - alarms

@@ -2,27 +2,31 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ecgjax.augment.mixing import Mixing, mix, mix_targets
 from ecgjax.augment.presets import EcgStrength, ImageStrength
 from ecgjax.augment.views import view_ecg, view_image
 from ecgjax.core import config as configs
+from ecgjax.core import trees
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.losses.supervised import batch_accuracy, batch_auroc, batch_pearson, cross_entropy, masked_mse
 from ecgjax.models.classifier import Classifier
-from ecgjax.models.mae import block_masking, kept_tokens, random_masking
 from ecgjax.models.vit import patch_columns, patch_rows
-from ecgjax.objectives.encoders import encoder_factory, with_variant
+from ecgjax.objectives.classes import WeightRule, class_shares, class_summary, class_weights, true_classes
+from ecgjax.objectives.encoders import all_but_last_block, encoder_factory, with_variant
 from ecgjax.objectives.labels import Columns, columns
+from ecgjax.objectives.rhythm import WIDTH, rhythm_features
+from ecgjax.objectives.token_mask import TokenMask
 
 _PREDICTION_MASK_SEED = 0
 """`mask_at_evaluation` hides the same tokens of every example at every checkpoint."""
@@ -37,6 +41,11 @@ class Finetune:
     smoothing, mixing, views (a preset, or its fields) and masks act in training only. `mask_ratio` hides random
     tokens, `lead_mask` and `time_mask` whole leads and times. Mixed batches smooth their targets as any other.
 
+    `class_weights` are numbers, or follow from how frequent the classes are among the examples trained on: "inverse"
+    or, gentler, "sqrt_inverse". `focal` is the gamma of the focal loss. `rhythm` reads out the times between beats
+    beside the embedding, where an example is one beat. Rows of none of several classes are left out, as those without
+    labels are. `mode` "partial" trains the encoder's last block and the head.
+
     The released code differs by what stands here as options: `norm_twice`, `missing="counted"` and
     `mask_at_evaluation`. Its token permutation, which changes nothing but the order of attention maps, is left out.
     """
@@ -48,9 +57,10 @@ class Finetune:
     task: Literal["classification", "regression"]
     targets: tuple[str | int, ...] = ()
     modality: Literal["ecg", "cmr"] = "ecg"
-    mode: Literal["full", "probe"] = "full"
+    mode: Literal["full", "partial", "probe"] = "full"
     views: str | Mapping[str, float] = "finetune"
-    class_weights: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] | WeightRule = ()
+    focal: float = 0.0
     smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -62,15 +72,18 @@ class Finetune:
     time_mask: float = 0.0
     mask_at_evaluation: bool = False
     norm_twice: bool = False
+    rhythm: bool = False
     head_deviation: float = 0.02
 
     def __post_init__(self):
         self._check()
         jax.eval_shape(self.init, jax.random.key(0))
 
-    @property
+    @functools.cached_property
     def frozen_paths(self) -> tuple[str, ...]:
-        """A probe trains the head alone."""
+        """A probe trains the head alone, and what is partial the encoder's last block as well."""
+        if self.mode == "partial":
+            return (all_but_last_block(self._encoder, f"{self.modality}/encoder"),)
         return (rf"^{self.modality}/encoder/",) if self.mode == "probe" else ()
 
     def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
@@ -83,14 +96,19 @@ class Finetune:
     ) -> tuple[Float[Array, ""], Aux]:
         """Cross-entropy with accuracy and AUROC, or squared error with the mean correlation, within the batch."""
         m, x = self.modality, batch[self.modality]
+        params = self._stopped(params)
         key_view, key_mix, key_mask, key_model = jax.random.split(key, 4)
         share = jnp.ones((), x.dtype)
         if train:
             view = view_ecg if m == "ecg" else view_image
             x = view(key_view, x, preset=self._views, path="config.objective.views")
             x, share = mix(key_mix, x, self._mixing)
-        keep = self._keep(key_mask, len(x)) if train or self.mask_at_evaluation else None
-        out, stats = self._model.apply(params[m], extra[m], x, keep=keep, train=train, key=key_model)
+        hidden = self._mask is not None and (train or self.mask_at_evaluation)
+        keep = self._mask.keep(key_mask, len(x)) if hidden else None
+        beside = self._beside(batch)
+        out, stats = self._model.apply(
+            params[m], extra[m], x, keep=keep, **beside, train=train, key=key_model
+        )
         label = batch["label"][:, self._columns.index]
         score = self._classify if self.task == "classification" else self._regress
         value, metrics = score(out["logits"], label, share, train=train)
@@ -104,15 +122,19 @@ class Finetune:
         """
         m, x = self.modality, batch[self.modality]
         keep = None
-        if self.mask_at_evaluation and self._masked:
+        if self.mask_at_evaluation and self._mask is not None:
             # One draw for all rows, so that no prediction depends on the neighbours.
-            keep = jnp.repeat(self._keep(jax.random.key(_PREDICTION_MASK_SEED), 1), len(x), axis=0)
-        out, _ = self._model.apply(params[m], extra[m], x, keep=keep, explain=True)
+            keep = jnp.repeat(self._mask.keep(jax.random.key(_PREDICTION_MASK_SEED), 1), len(x), axis=0)
+        out, _ = self._model.apply(params[m], extra[m], x, keep=keep, **self._beside(batch), explain=True)
         logits = out["logits"] * self._columns.std + self._columns.mean if self._regresses else out["logits"]
         prediction = logits if self._regresses else jax.nn.softmax(logits)[:, -len(self._columns.index) :]
         names = {"embedding": "embedding", "grad_cam": "grad_cam", "image": "image", "images": "image"}
         encoded = {f"{m}/{name}": out[key] for key, name in names.items() if key in out}
         return {**encoded, "logits": logits, "prediction": prediction}
+
+    def summary(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Scores of several classes over the whole validation; see `class_summary`."""
+        return class_summary(means, self._names) if self._several else dict(means)
 
     def after_update(self, params: Tree, extra: Tree) -> Tree:
         """Nothing follows the parameters."""
@@ -120,13 +142,14 @@ class Finetune:
         return extra
 
     def _classify(self, logits, label, share, *, train):
-        classes = _classes(label)
+        classes = true_classes(label)
         metrics = {"accuracy": batch_accuracy(logits, classes)}
         if logits.shape[1] == 2:
             metrics["auroc"] = batch_auroc(logits[:, 1] - logits[:, 0], classes)
         if not train:
-            return cross_entropy(logits, classes), metrics
-        options = {"class_weights": self.class_weights or None, "smoothing": self.smoothing}
+            shares = class_shares(logits, classes, self._names) if self._several else {}
+            return cross_entropy(logits, classes), {**metrics, **shares}
+        options = {"class_weights": self._weights or None, "smoothing": self.smoothing, "focal": self.focal}
         if not self._mixing.active:
             return cross_entropy(logits, classes, **options), metrics
         one_hot = jax.nn.one_hot(classes, logits.shape[1], dtype=logits.dtype)
@@ -139,39 +162,39 @@ class Finetune:
         metrics = {"pcc": batch_pearson(prediction, target)}
         return masked_mse(prediction, target, missing=self.missing), metrics
 
-    def _keep(self, key: PRNGKeyArray, batch: int) -> Int[Array, "b k"] | None:
-        """Indices of the visible tokens; None where all are."""
-        if not self._masked:
-            return None
-        rows, grid_columns = self._grid
-        if self.mask_ratio:
-            return random_masking(
-                key, batch=batch, tokens=rows * grid_columns, mask_ratio=self.mask_ratio
-            ).keep
-        return block_masking(
-            key,
-            batch=batch,
-            rows=rows,
-            columns=grid_columns,
-            lead_ratio=self.lead_mask,
-            time_ratio=self.time_mask,
+    def _stopped(self, params: Tree) -> Tree:
+        """What `partial` leaves as it is has no gradient to compute; a probe's encoder is stopped as a whole."""
+        if self.mode != "partial":
+            return params
+        (frozen,) = self.frozen_paths
+        return trees.map_named(
+            lambda name, leaf: jax.lax.stop_gradient(leaf) if re.search(frozen, name) else leaf, params
         )
+
+    def _beside(self, batch: Batch) -> dict[str, Array]:
+        """What the model reads beside the signal."""
+        if self.modality != "ecg":
+            return {}
+        beside = {"beats": batch["beats"]} if "beats" in batch else {}
+        return {**beside, "rhythm": rhythm_features(batch["rr"])} if self.rhythm else beside
+
+    @functools.cached_property
+    def _encoder(self) -> Callable[[nnx.Rngs], nnx.Module]:
+        return encoder_factory(self.encoder, self.modality, self.spec, self.crop, "config.objective.encoder")
 
     @functools.cached_property
     def _model(self) -> Functional:
-        factory = encoder_factory(
-            self.encoder, self.modality, self.spec, self.crop, "config.objective.encoder"
-        )
         # Readout and loss are in float32 whatever the encoder computes in, or wider where it does.
         dtype = jnp.promote_types(self.encoder.get("dtype", "float32"), jnp.float32).name
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
             options = {"mode": self.mode, "norm_twice": self.norm_twice, "dtype": dtype, "rngs": rngs}
+            options |= {"rhythm_width": WIDTH if self.rhythm else 0}
             outputs = len(self._columns.index)
             if not self._regresses and outputs == 1:
                 outputs = 2
             return Classifier(
-                encoder=factory(rngs), outputs=outputs, head_deviation=self.head_deviation, **options
+                encoder=self._encoder(rngs), outputs=outputs, head_deviation=self.head_deviation, **options
             )
 
         return Functional(make)
@@ -179,6 +202,22 @@ class Finetune:
     @functools.cached_property
     def _columns(self) -> Columns:
         return columns(self.labels, self.targets, "config.objective.targets")
+
+    @functools.cached_property
+    def _weights(self) -> tuple[float, ...]:
+        if not isinstance(self.class_weights, str):
+            return self.class_weights
+        chosen = [self.labels[i] for i in self._columns.index]
+        return class_weights(chosen, self.class_weights, "config.objective.class_weights")
+
+    @property
+    def _names(self) -> list[str]:
+        return [self.labels[i]["name"] for i in self._columns.index]
+
+    @property
+    def _several(self) -> bool:
+        """Whether there are several columns of classes."""
+        return not self._regresses and len(self._columns.index) > 1
 
     @property
     def _mixing(self) -> Mixing:
@@ -196,64 +235,52 @@ class Finetune:
     def _regresses(self) -> bool:
         return self.task == "regression"
 
-    @property
-    def _masked(self) -> bool:
-        return bool(self.mask_ratio or self.lead_mask or self.time_mask)
-
-    @property
-    def _grid(self) -> tuple[int, int]:
-        """Tokens along leads and along time."""
+    @functools.cached_property
+    def _mask(self) -> TokenMask | None:
+        """None where all tokens are visible."""
+        masks = (self.mask_ratio, self.lead_mask, self.time_mask)
+        if not any(masks):
+            return None
+        if self.modality != "ecg" or self.encoder.get("name") != "vit":
+            raise ValueError("config.objective: only the tokens of a vit can be masked; set the masks to 0.")
         section = with_variant(self.encoder, "config.objective.encoder")
         rows = patch_rows(len(self.spec.ecg.leads), section.get("patch_leads", 1))
-        return rows, patch_columns(self.crop, section["patch"])
+        return TokenMask(*masks, rows, patch_columns(self.crop, section["patch"]))
 
     def _check(self) -> None:
         path = "config.objective"
         wanted = "regression" if self._regresses else "binary"
-        names = [self.labels[i]["name"] for i in self._columns.index]
+        names = self._names
         strange = [name for name, kind in zip(names, self._columns.kinds, strict=True) if kind != wanted]
         if strange:
             raise ValueError(
                 f"{path}.targets: {strange} are not {wanted}, as task {self.task} needs; name others."
             )
         classes = max(len(names), 2)
-        if self._regresses and (self.mixup or self.cutmix or self.class_weights or self.smoothing):
+        if self._regresses and (
+            self.mixup or self.cutmix or self.class_weights or self.smoothing or self.focal
+        ):
             raise ValueError(
-                f"{path}: mixup, cutmix, class_weights and smoothing are for classes; leave them out where task is "
-                f"regression."
+                f"{path}: mixup, cutmix, class_weights, focal and smoothing are for classes; leave them out where task "
+                f"is regression."
             )
-        if self.class_weights and len(self.class_weights) != classes:
+        if self._weights and len(self._weights) != classes:
             raise ValueError(
-                f"{path}.class_weights has {len(self.class_weights)} weights for {classes} classes; give one each."
+                f"{path}.class_weights has {len(self._weights)} weights for {classes} classes; give one each."
+            )
+        if not self.focal >= 0:
+            raise ValueError(f"{path}.focal is {self.focal}; it must be at least 0.")
+        if self.rhythm and (
+            self.modality != "ecg" or self.spec.ecg is None or self.spec.ecg.window != "beat"
+        ):
+            raise ValueError(
+                f"{path}.rhythm is True, but the examples are no single beats; set it to False, or prepare data with "
+                f"config.ecg.window 'beat'."
+            )
+        if self.rhythm and self._mixing.active:
+            raise ValueError(
+                f"{path}: times between beats cannot be mixed; set mixup, cutmix or rhythm to 0."
             )
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"{path}.smoothing is {self.smoothing}; it must lie in [0, 1).")
-        if self.mask_ratio and (self.lead_mask or self.time_mask):
-            raise ValueError(
-                f"{path}: mask_ratio hides random tokens, lead_mask and time_mask blocks; set one kind to 0."
-            )
-        if self._masked and (self.modality != "ecg" or self.encoder.get("name") != "vit"):
-            raise ValueError(f"{path}: only the tokens of a vit can be masked; set the masks to 0.")
-        if self._masked:
-            rows, grid_columns = self._grid
-            for name, tokens in (
-                ("mask_ratio", rows * grid_columns),
-                ("lead_mask", rows),
-                ("time_mask", grid_columns),
-            ):
-                _check_share(f"{path}.{name}", getattr(self, name), tokens)
-        self._mixing, self._views  # noqa: B018  Their own checks.
-
-
-def _classes(label: Float[Array, "b m"]) -> Int[Array, "b"]:
-    """The class of every row: 0 or 1 of one condition, the largest of a one-hot row; -1 where a label is missing."""
-    known = ~jnp.isnan(label).any(1)
-    found = label[:, 0] if label.shape[1] == 1 else jnp.argmax(label, axis=1)
-    return jnp.where(known, found, -1).astype(jnp.int32)
-
-
-def _check_share(path: str, share: float, tokens: int) -> None:
-    try:
-        kept_tokens(tokens, share)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        self._mixing, self._views, self._mask  # noqa: B018  Their own checks.

@@ -40,7 +40,7 @@ def loss_curves(groups: Mapping[str, Sequence[Curve]]) -> Figure:
         levels = {round(curve.ln_batch, 4) for curve in curves if curve.ln_batch is not None}
         for level in levels:
             axes.axhline(level, color=GREY, linestyle="--", linewidth=1, label="ln(batch): knows nothing")
-        _clean(axes)
+        clean(axes)
         axes.set_title(name, fontsize=9, loc="left", color=INK)
         axes.set_xlabel("step", fontsize=8)
     for axes in grid[len(groups) :]:
@@ -131,7 +131,7 @@ def _forest(axes: Axes, rows: Sequence[ScoredRow], value, *, named: bool, size: 
     reference = next((row for row in rows if row.reference), None)
     if reference is not None and (bound := value(reference)) is not None and not math.isnan(bound.value):
         axes.axvline(bound.value, color=ORANGE, linestyle="--", linewidth=1)
-    _clean(axes)
+    clean(axes)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(
         range(len(rows)), [row.name for row in rows] if named else [""] * len(rows), fontsize=size
@@ -140,7 +140,8 @@ def _forest(axes: Axes, rows: Sequence[ScoredRow], value, *, named: bool, size: 
     axes.set_axisbelow(True)
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
+    """Light axes: no frame above and to the right, small ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#c5ccd4")
     axes.tick_params(labelsize=7, colors=INK, length=2)

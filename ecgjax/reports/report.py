@@ -31,22 +31,27 @@ _RETRIEVAL_KEYS = ("recall@1", "recall@5", "recall@10", "median_rank")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Report:
-    """A finished report; `verdicts` are for a caller that must act on them."""
+    """A finished report; `verdicts` are for a caller that must act on them, `appendix` is Markdown after the tables."""
 
     tables: tuple[tables.Table, ...]
     verdicts: tuple[claims.Verdict, ...]
     warnings: tuple[str, ...]
     html: str
+    conclusion: str = ""
+    appendix: str = ""
 
     @property
     def text(self) -> str:
-        """All tables and warnings, for a terminal."""
-        return "\n".join([*map(tables.to_text, self.tables), *(f"warning: {line}" for line in self.warnings)])
+        """All tables, the conclusion and warnings, for a terminal."""
+        conclusion = [self.conclusion] if self.conclusion else []
+        warnings = [f"warning: {line}" for line in self.warnings]
+        return "\n".join([*map(tables.to_text, self.tables), *conclusion, *warnings])
 
     @property
     def markdown(self) -> str:
-        """All tables, for a README."""
-        return "\n".join(map(tables.to_markdown, self.tables))
+        """The conclusion, all tables and the appendix, for a README."""
+        parts = [self.conclusion, *map(tables.to_markdown, self.tables), self.appendix]
+        return "\n".join(part for part in parts if part)
 
     def write(self, path: epath.PathLike) -> None:
         """Writes the page, whole or not at all."""

@@ -8,6 +8,7 @@ import scipy.ndimage
 import scipy.signal
 from jaxtyping import Float64
 
+from ecgjax.signals.ecg import Rate
 from ecgjax.signals.lbbb import LeadQrs
 
 WAVE_MV = 0.05
@@ -18,7 +19,7 @@ BROAD_S = 0.07
 V5 and V6 (36 to 42 ms in the median, 118 ms in complete left bundle branch block)."""
 
 
-def lead_qrs(qrs_mv: Float64[np.ndarray, "w"], rate_hz: float) -> LeadQrs:
+def lead_qrs(qrs_mv: Float64[np.ndarray, "w"], rate_hz: Rate) -> LeadQrs:
     """Shape of one lead from the onset to the offset of the QRS of all leads, 0 in the PR segment.
 
     Waves are counted from a parabola between onset and offset, the repolarisation that has begun by then: an ST
@@ -34,7 +35,7 @@ def lead_qrs(qrs_mv: Float64[np.ndarray, "w"], rate_hz: float) -> LeadQrs:
         and s > first_r
         and float(after_s.max()) < WAVE_MV
         and not (first_r >= WAVE_MV and _negative_first(upto_s)),
-        broad_r=r >= WAVE_MV and r > s and (wave > 0.1 * r).sum() / rate_hz >= BROAD_S,
+        broad_r=r >= WAVE_MV and r > s and int((wave > 0.1 * r).sum()) / rate_hz >= BROAD_S,
         notched=notched(wave, rate_hz),
         r_peak_ms=1000 * _last_peak(wave) / rate_hz if r >= WAVE_MV else float("nan"),
     )
@@ -51,14 +52,15 @@ def _last_peak(qrs_mv: Float64[np.ndarray, "w"]) -> int:
     return int(peaks[-1]) if len(peaks) else int(qrs_mv.argmax())
 
 
-def notched(qrs_mv: Float64[np.ndarray, "w"], rate_hz: float) -> bool:
+def notched(qrs_mv: Float64[np.ndarray, "w"], rate_hz: Rate) -> bool:
     """Whether the largest wave has a notch or slur in the middle of the QRS.
 
     Up a smooth wave and down again its slope only falls, from the steepest rise to the steepest descent. A notch
     turns the trace back and a slur merely slows it; of both the slope falls early, and rises again. So we look,
     between the first rise and the last descent of at least 0.3 of the steepest, for a minimum of the slope from
-    which it rises by 8 % of the steepest slope and by 2 mV/s (20 uV in 10 ms). It lies on the wave (above a tenth
-    of its height), not before 40 ms, which would belong to the septum, and not in the last third of the QRS.
+    which it rises by 8 % of the steepest slope and by 2 mV/s (20 uV in 10 ms). Where it rises most, the bend, lies on
+    the wave (above a tenth of its height), not before 40 ms, which would belong to the septum, and not in the last
+    quarter of the QRS.
     """
     wave = qrs_mv * np.sign(qrs_mv[np.abs(qrs_mv).argmax()])
     if wave.max() < 2 * WAVE_MV:
@@ -68,8 +70,13 @@ def notched(qrs_mv: Float64[np.ndarray, "w"], rate_hz: float) -> bool:
     descents, _ = scipy.signal.find_peaks(-slope, height=-0.3 * slope.min())
     if not (len(rises) and len(descents) and rises[0] < descents[-1]):
         return False
-    falling = -slope[rises[0] : descents[-1] + 1]
     least = max(0.08 * np.abs(slope).max(), 2.0)
-    turns = rises[0] + scipy.signal.find_peaks(falling, prominence=least)[0]
-    middle = (turns >= 0.04 * rate_hz) & (turns <= 2 / 3 * len(wave))
-    return bool((middle & (wave[turns] > 0.1 * wave.max())).any())
+    slow, _ = scipy.signal.find_peaks(-slope[: descents[-1] + 1], prominence=least)
+    for start in slow[slow > rises[0]]:
+        rise = np.diff(slope[start : descents[-1] + 1])
+        falls = np.flatnonzero(rise < 0)
+        bend = start + int(rise[: falls[0] if len(falls) else None].argmax())
+        middle = 0.04 * rate_hz <= bend <= 0.75 * len(wave)
+        if middle and wave[bend] > 0.1 * wave.max():
+            return True
+    return False

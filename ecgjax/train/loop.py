@@ -166,9 +166,17 @@ def fit(
 
 
 def mean_over(
-    eval_step: Callable, batches: Callable[[], Iterable[Batch]], key: PRNGKeyArray, mesh: Mesh
+    eval_step: Callable,
+    batches: Callable[[], Iterable[Batch]],
+    key: PRNGKeyArray,
+    mesh: Mesh,
+    *,
+    summary: Callable[[Mapping[str, float]], dict[str, float]] = dict,
 ) -> Callable[[TrainState], dict[str, float]]:
-    """Returns the function that averages validation metrics over whole batches, as `val_*`."""
+    """Returns the function that averages validation metrics over whole batches, as `val_*`.
+
+    `summary` says what to report of the averages.
+    """
     key = _everywhere(key, mesh)
 
     def validate(state: TrainState) -> dict[str, float]:
@@ -181,7 +189,8 @@ def mean_over(
             count += 1
             for name, value in jax.device_get(metrics).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
-        return {f"val_{name}": total / count for name, total in totals.items()}
+        means = {name: total / count for name, total in totals.items()}
+        return {f"val_{name}": value for name, value in summary(means).items()}
 
     return validate
 

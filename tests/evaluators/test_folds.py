@@ -116,6 +116,9 @@ def test_one_recording_under_two_patients_is_refused_by_position():
         refuse_duplicates(subject, values, what="ECGs")
     with pytest.raises(ValueError, match="features 'ecg/embedding' of recordings 1 and 4 are identical"):
         by_patient(subject, np.zeros(6), columns={}, features={"ecg/embedding": values[:, 0]})
+    measures = {f"ecg_{k}": values[:, 0, k] for k in range(5)}
+    with pytest.raises(ValueError, match="ECG measures of recordings 1 and 4 are identical"):
+        by_patient(subject, np.zeros(6), columns=measures, features={})
 
 
 def test_plain_rows_prove_no_duplicate():

@@ -4,20 +4,28 @@ import csv
 import dataclasses
 import io
 import os
+import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
 from configs import crt_response
+from ecgjax.core import config as configs
 from ecgjax.core import runtime
+from ecgjax.data.manifest import read_manifest
 from ecgjax.data.pool import open_pool
 from ecgjax.evaluators.base import Results
+from ecgjax.evaluators.comparators.measures import SingleMeasure
 from ecgjax.jobs import crossvalidate as job
-from ecgjax.jobs import train as train_job
+from ecgjax.jobs import setup
+from ecgjax.jobs.assemble import Data, assemble
 from ecgjax.jobs.fold_training import Network, Trained
+from ecgjax.train import state as states
+from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.state import TrainState
 
 
@@ -28,12 +36,16 @@ def _no_process_wide_settings(monkeypatch):
 
 @pytest.fixture(scope="module")
 def source(make_masked_config, tmp_path_factory):
-    """A masked run of one step; read only."""
-    config = make_masked_config()
-    config.steps = config.validate_every = config.save_every = config.log_every = 1
-    config.optimizer.schedule.warmup_steps = 0
+    """A masked run before its first step; read only."""
+    config = configs.plain(make_masked_config())
+    manifest = read_manifest(config["data"]["directory"])
+    data = Data(manifest.input_spec, setup.label_columns(manifest), 64)
+    made = assemble(config, data)
+    meta = {"config": config, "input_spec": manifest.input_spec.to_json(), "labels": list(data.labels)}
     workdir = epath.Path(tmp_path_factory.mktemp("source") / "run")
-    assert train_job.train(config, workdir) == 0
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save(states.create(made.objective, made.tx, made.mesh, jax.random.key(5)), 0, meta)
+    checkpoints.close()
     return workdir
 
 
@@ -45,7 +57,9 @@ def recipe(tiny_data, source):
         config = crt_response.get_config(name)
         config.data.directory, config.response = str(tiny_data), "LVH"
         judged = {"repeats": 1, "folds": 2, "inner": 2, "draws": 50, "permutations": 50, "curve": ()}
-        config.crossvalidation.update({**judged, "curve_of": (), "reference": None, **settings})
+        config.crossvalidation.update(
+            {**judged, "curve_of": (), "permuted_of": (), "reference": None, **settings}
+        )
         if name == "comparators":
             config.contenders = ConfigDict({"mass": {"name": "measure", "column": "LVM"}})
         else:
@@ -91,24 +105,46 @@ def test_a_network_is_trained_in_every_fold_by_one_program(full, tiny_data):
     assert any("vit_full" in line and "0." in line for line in said[-3:])
 
 
-def test_a_killed_cross_validation_goes_on_where_it_was(full, recipe, tmp_path, monkeypatch):
-    workdir, answer = epath.Path(tmp_path / "run"), Trained.fit_predict
+def test_a_signal_leaves_after_the_fold_and_the_same_command_goes_on(recipe, tmp_path, monkeypatch):
+    whole, workdir, answer = (
+        epath.Path(tmp_path / "whole"),
+        epath.Path(tmp_path / "run"),
+        SingleMeasure.fit_predict,
+    )
+    assert job.crossvalidate(recipe("comparators"), whole) == 0
 
     def killed(self, *arguments, **options):
         scores = answer(self, *arguments, **options)
         os.kill(os.getpid(), signal.SIGTERM)
         return scores
 
-    monkeypatch.setattr(Trained, "fit_predict", killed)
-    assert job.crossvalidate(recipe("vit_full"), workdir) == 75
-    (kept,) = (workdir / "folds" / "vit_full").iterdir()
+    monkeypatch.setattr(SingleMeasure, "fit_predict", killed)
+    assert job.crossvalidate(recipe("comparators"), workdir) == 75
+    (kept,) = (workdir / "folds" / "LVM").iterdir()
     written = kept.stat()
     assert not (workdir / "predictions.csv").exists()
-    monkeypatch.setattr(Trained, "fit_predict", answer)
-    assert job.crossvalidate(recipe("vit_full"), workdir) == 0
+    monkeypatch.setattr(SingleMeasure, "fit_predict", answer)
+    assert job.crossvalidate(recipe("comparators"), workdir) == 0
     assert kept.stat() == written
-    for name, values in arrays(full[0]).items():
-        np.testing.assert_array_equal(arrays(workdir)[name], values, err_msg=name)
+    same(arrays(workdir), arrays(whole))
+    assert (workdir / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
+
+
+def test_a_fold_that_is_missing_is_trained_as_it_would_have_been(full, recipe, tmp_path):
+    workdir = epath.Path(tmp_path / "run")
+    shutil.copytree(full[0], workdir, ignore=shutil.ignore_patterns("results", "predictions.csv"))
+    first, second = sorted((workdir / "folds" / "vit_full").iterdir())
+    second.unlink()
+    written = first.stat()
+    assert job.crossvalidate(recipe("vit_full"), workdir) == 0
+    assert first.stat() == written
+    same(arrays(workdir), arrays(full[0]))
+
+
+def same(found, wanted):
+    assert list(found) == list(wanted)
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
 def test_what_is_finished_is_not_done_again_and_belongs_to_its_config(full, recipe, monkeypatch):
@@ -334,12 +370,3 @@ def test_data_conditioned_otherwise_are_refused_for_fresh_weights_too(altered, r
     altered(narrower)
     for mode in ("vit_probe", "vit_random"):
         refused(recipe(mode), tmp_path, r"init_from\.workdir .* trained on other ECG input: ecg\.band_hz: ")
-
-
-def test_a_batch_that_no_fold_can_fill_is_refused(recipe, tmp_path):
-    config = recipe("vit_full")
-    config.data.batch_size = 64
-    with pytest.raises(
-        ValueError, match=r"config\.data\.batch_size is 64, but a fold trains on 3\d recordings"
-    ):
-        job.crossvalidate(config, epath.Path(tmp_path / "run"))

@@ -61,11 +61,11 @@ def test_rates_of_draws_are_those_of_the_drawn_patients(scored):
     truth, probability = scored
     decision = (probability >= 0.5).astype(float)
     counts = repeated.patient_draws(truth, draws=5, seed=0)
-    drawn = thresholds.rate_draws(truth, decision[:, None], counts)
+    drawn = thresholds.rate_draws(truth, decision, counts)
     for row, count in enumerate(counts.astype(int)):
         taken = np.repeat(np.arange(40), count)
         want = thresholds.rates(truth[taken], decision[taken])
-        assert {name: values[row, 0] for name, values in drawn.items()} == pytest.approx(want)
+        assert {name: values[row] for name, values in drawn.items()} == pytest.approx(want)
         assert want["ppv"] == pytest.approx(sk.precision_score(truth[taken], decision[taken]))
 
 
@@ -118,30 +118,38 @@ def test_recalibration_draws_are_those_of_the_drawn_patients(scored):
         assert {name: values[row] for name, values in drawn.items()} == pytest.approx(want, abs=1e-6)
 
 
-def test_pooled_is_the_mean_over_repeats_of_scikit_learn(scored):
+def test_values_are_means_over_repeats_and_draws_take_one(scored):
     truth, probability = scored
-    generator = np.random.default_rng(2)
-    scores = probability + generator.normal(size=(3, 40))
-    scores = np.concatenate([scores, scores[:1]])  # A repeat that repeats counts twice.
-    counts = repeated.patient_draws(truth, draws=6, seed=0)
-    for metric, want in ((auroc_draws, sk.roc_auc_score), (auprc_draws, sk.average_precision_score)):
-        found = repeated.pooled(metric, truth, scores, counts)
-        for value, weight in zip(found, counts, strict=True):
-            assert value == pytest.approx(np.mean([want(truth, row, sample_weight=weight) for row in scores]))
+    scores = probability + np.random.default_rng(2).normal(size=(3, 40))
+    counts = repeated.patient_draws(truth, draws=7, seed=0)
+    index = np.arange(40)
+    found = repeated.over_repeats(
+        lambda repeat, drawn: {
+            "auroc": auroc_draws(truth, scores[repeat], index, drawn),
+            "auprc": auprc_draws(truth, scores[repeat], index, drawn),
+        },
+        counts,
+        repeats=3,
+    )
+    np.testing.assert_array_equal(repeated.pooled(auroc_draws, truth, scores, counts), found["auroc"])
+    for name, want in (("auroc", sk.roc_auc_score), ("auprc", sk.average_precision_score)):
+        assert found[name][0] == pytest.approx(np.mean([want(truth, row) for row in scores]))
+        for draw, weight in enumerate(counts):
+            assert found[name][draw + 1] == pytest.approx(want(truth, scores[draw % 3], sample_weight=weight))
 
 
 def test_the_fold_mean_leaves_out_folds_that_lack_a_class(scored):
     truth, probability = scored
-    fold = np.arange(40)[None] % 5
-    fold[0, :6] = 5
+    fold = np.arange(40) % 5
+    fold[:6] = 5
     truth = np.append([0.0, 0, 0, 0, 0, 1], truth[6:])  # The last fold loses its positive in many draws.
     counts = repeated.patient_draws(truth, draws=20, seed=0)
-    found = repeated.fold_mean_auroc(truth, probability[None], fold, counts)
+    found = repeated.fold_mean_auroc(truth, probability, fold, counts)
     dropped = 0
     for value, weight in zip(found, counts, strict=True):
         each = []
         for k in range(6):
-            rows = (fold[0] == k) & (weight > 0)
+            rows = (fold == k) & (weight > 0)
             if len(np.unique(truth[rows])) == 2:
                 each.append(sk.roc_auc_score(truth[rows], probability[rows], sample_weight=weight[rows]))
         dropped += 6 - len(each)

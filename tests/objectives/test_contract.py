@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tiny_objectives import SECTIONS, batch, initial, objective
+from tiny_objectives import SECTIONS, batch_for, initial, objective
 
 from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
@@ -25,7 +25,7 @@ RECORDING = "ECGJAX_RECORD_GOLDEN_STEPS"
 @pytest.fixture(scope="module")
 def one_device():
     """Loss, gradients and moved statistics on one device, by objective."""
-    return {name: gradients(name, batch()) for name in NAMES}
+    return {name: gradients(name, batch_for(name)) for name in NAMES}
 
 
 @functools.cache
@@ -55,7 +55,7 @@ def gradients(name, inputs, *, key=KEY, mesh=None):
 def evaluation(name, key):
     """Loss and statistics of evaluation."""
     return jax.jit(functools.partial(objective(name).loss, train=False))(
-        *initial(name), batch(), jax.random.key(key)
+        *initial(name), batch_for(name), jax.random.key(key)
     )
 
 
@@ -72,7 +72,7 @@ _MESHES = [(name, {"data": 4, "fsdp": 2}) for name in NAMES] + [(NAMES[0], {"dat
 )
 def test_eight_devices_compute_what_one_does(name, shape, one_device):
     mesh = meshes.make_mesh(**shape)
-    many = gradients(name, batch(), mesh=mesh)
+    many = gradients(name, batch_for(name), mesh=mesh)
     one = one_device[name]
     # float32 through a network: sums over the batch are merely taken in another order.
     for path, want in trees.flatten(one).items():
@@ -131,7 +131,7 @@ def test_a_single_batch_is_overfitted(name):
     params, extra = initial(name)
     opt, losses = tx.init(params), []
     for _ in range(60):
-        (value, aux), grads = compiled(name)(params, extra, batch(), KEY)
+        (value, aux), grads = compiled(name)(params, extra, batch_for(name), KEY)
         updates, opt = update(grads, opt, params)
         params, extra = optax.apply_updates(params, updates), objective(name).after_update(params, aux.extra)
         losses.append(float(value))
@@ -140,8 +140,8 @@ def test_a_single_batch_is_overfitted(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_key_decides_the_training_loss_and_nothing_else_does(name, one_device):
-    assert trees.digest(gradients(name, batch())) == trees.digest(one_device[name])
-    assert gradients(name, batch(), key=jax.random.key(8))["loss"] != one_device[name]["loss"]
+    assert trees.digest(gradients(name, batch_for(name))) == trees.digest(one_device[name])
+    assert gradients(name, batch_for(name), key=jax.random.key(8))["loss"] != one_device[name]["loss"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -176,8 +176,8 @@ def test_metrics_are_scalars(name, one_device):
 @pytest.mark.parametrize("name", NAMES)
 def test_predictions_of_a_row_do_not_depend_on_its_neighbours(name):
     predict = jax.jit(objective(name).predict)
-    whole = predict(*initial(name), batch(16))
-    part = predict(*initial(name), {k: v[:4] for k, v in batch(16).items()})
+    whole = predict(*initial(name), batch_for(name))
+    part = predict(*initial(name), {k: v[:4] for k, v in batch_for(name).items()})
     # Which patches are hidden depends on the place in the batch; nothing else does.
     keys = [k for k in whole if not k.startswith("reconstruction")]
     assert keys

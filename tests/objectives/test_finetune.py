@@ -1,18 +1,22 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_objectives import LABELS, RESNET, SPEC, VIT, batch
+from tiny_objectives import BEATS, LABELS, RESNET, SECTIONS, SPEC, VIT, batch
 
 from ecgjax.augment.mixing import Mixing, mix, mix_targets
+from ecgjax.core import config as configs
 from ecgjax.core import trees
 from ecgjax.losses.supervised import cross_entropy
 from ecgjax.objectives.finetune import Finetune
 from ecgjax.objectives.labels import columns
+from ecgjax.objectives.token_mask import TokenMask
 
 KEY = jax.random.key(0)
+BEAT = {"spec": BEATS, "encoder": SECTIONS["finetune beats"]["encoder"]}
 THREE = tuple({"name": n, "kind": "binary", "mean": None, "std": None} for n in ("a", "b", "c"))
 
 
@@ -103,7 +107,7 @@ def test_masks_hide_tokens_in_training_only_unless_asked_for(setting):
 
 
 def test_block_mask_keeps_whole_leads_and_times():
-    keep = np.asarray(finetune(**CLASSIFY, lead_mask=0.4, time_mask=0.5)._keep(KEY, 5))
+    keep = np.asarray(TokenMask(0.0, lead_mask=0.4, time_mask=0.5, rows=3, columns=4).keep(KEY, 5))
     for row in keep:  # 3 leads x 4 times, of which 1 and 2 stay.
         leads, times = np.divmod(row, 4)
         assert (len(row), len(set(leads)), len(set(times))) == (2, 1, 2)
@@ -147,6 +151,65 @@ def test_a_probe_runs_its_encoder_as_in_evaluation():
     assert trees.digest(aux.extra) != trees.digest(extra)
 
 
+def test_partial_trains_the_last_block_and_the_head_alone():
+    partial = finetune(**CLASSIFY, mode="partial", encoder={**VIT, "depth": 2, "pooling": "mean"})
+    params, extra = jax.jit(partial.init)(KEY)
+    (frozen,) = partial.frozen_paths
+    paths = set(trees.flatten(params))
+    trained = {path for path in paths if not re.search(frozen, path)}
+    assert {path.rsplit("/", 2)[0] for path in trained if "encoder" not in path} == {"ecg/head"}
+    inside = {"/".join(path.split("/")[2:4]) for path in trained if "encoder" in path}
+    assert "blocks/1" in inside
+    assert not {name for name in inside if name.startswith(("blocks/0", "patch_embed", "positions"))}
+    grads = jax.jit(jax.grad(lambda p: partial.loss(p, extra, batch(), KEY, train=True)[0]))(params)
+    moving = {path for path, leaf in trees.flatten(grads).items() if np.any(leaf)}
+    assert moving <= trained
+    assert trained - moving <= {path for path in trained if path.endswith("bias")}
+
+
+def test_rows_without_a_label_or_a_class_change_nothing(setting):
+    x = batch()
+    label = np.zeros((16, 2), np.float32)
+    label[np.arange(16), np.arange(16) % 2] = 1
+    several = finetune(task="classification", labels=THREE[:2])
+    losses = jax.jit(functools.partial(several.loss, train=False))
+
+    def of(label):
+        value, aux = losses(*setting, {**x, "label": jnp.asarray(label)}, KEY)
+        return float(value), several.summary({k: float(v) for k, v in aux.metrics.items()})
+
+    value, summary = of(label)
+    known = np.arange(16) >= 6
+    nothing = np.where(known[:, None], label, 0)
+    missing = np.where(known[:, None], label, np.nan)
+    assert of(nothing) == of(missing)
+    assert of(nothing)[0] != value
+    assert {"macro_f1", "balanced_accuracy", "sensitivity_a", "sensitivity_b", "accuracy", "auroc"} == set(
+        summary
+    )
+    gone, _ = of(np.full((16, 2), np.nan))
+    assert gone == 0
+
+
+def test_weights_follow_from_the_labels_and_what_is_thinned():
+    labels = [
+        {"name": n, "kind": "binary", "prevalence": p} for n, p in (("N", 0.9), ("S", 0.02), ("V", 0.08))
+    ]
+    labels[0]["kept"] = 0.1
+    tuned = finetune(task="classification", labels=labels, class_weights="inverse")
+    np.testing.assert_allclose(tuned._weights, 0.19 / 3 / np.array([0.09, 0.02, 0.08]))
+    section = {"task": "classification", "class_weights": "sqrt_invers", "encoder": VIT}
+    with pytest.raises(ValueError, match=r"config\.objective\.class_weights: expected tuple or 'inverse' or"):
+        configs.build(
+            {"finetune": Finetune},
+            {"name": "finetune", **section},
+            "config.objective",
+            spec=SPEC,
+            crop=40,
+            labels=labels,
+        )
+
+
 def test_images_are_fine_tuned_too():
     tuned = finetune(**CLASSIFY, modality="cmr", encoder={**RESNET, "norm": "batch"}, mode="probe")
     params, extra = jax.eval_shape(tuned.init, KEY)
@@ -170,6 +233,21 @@ def test_images_are_fine_tuned_too():
         ({"norm_twice": True, "encoder": {**VIT, "pooling": "cls"}}, "norm_twice repeats pool_norm"),
         ({"task": "regression", "targets": ("lvef",), "mixup": 0.2}, "are for classes"),
         ({"cutmix": -1.0}, "cutmix is -1"),
+        ({"focal": -1.0}, r"objective\.focal is -1"),
+        ({"rhythm": True}, r"objective\.rhythm is True, but the examples are no single beats"),
+        ({"rhythm": True, "mixup": 0.2, **BEAT}, "times between beats cannot be mixed"),
+        (
+            {"class_weights": "inverse", "labels": THREE, "targets": ()},
+            r"no train example has the labels \['a'",
+        ),
+        (
+            {"encoder": {"name": "stft_cnn"}},
+            r"encoder\.name: stft_cnn reads time-frequency images, for which",
+        ),
+        (
+            {"encoder": BEAT["encoder"], "spec": BEATS, "crop": 32},
+            r"spans 40 samples, the encoder is given 32",
+        ),
         ({"views": {"jiter": 0.1}}, r"objective\.views\.jiter: no field of views\. Did you mean 'jitter'"),
         ({"modality": "cmr", "encoder": RESNET, "time_mask": 0.5}, "only the tokens of a vit"),
     ],

@@ -1,5 +1,6 @@
 """The smallest instance of every registered objective, and a batch for all of them."""
 
+import dataclasses
 import functools
 import inspect
 
@@ -8,16 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecgjax.core import trees
-from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
+from ecgjax.core.spec import CmrSpec, EcgSpec, ImageSpec, InputSpec
 from ecgjax.objectives import OBJECTIVES
 
 SPEC = InputSpec(
     EcgSpec(("I", "II", "V1"), 100.0, 40, "mV", {}),
     CmrSpec(("ES", "mid", "ED"), 8, 8, 4.0, "0 to 1", {}),
 )
+IMAGE = ImageSpec(span=40, win=16, hop=5, n_fft=16, bins=8, frames=8, mean=-3.0, std=1.5)
+BEATS = InputSpec(EcgSpec(("II",), 100.0, 40, "mV", {}, window="beat", image=IMAGE))
+"""One lead of one beat, with the times to its neighbours."""
+SHORT = dataclasses.replace(IMAGE, span=20, hop=2)
+RECORDINGS = InputSpec(dataclasses.replace(SPEC.ecg, image=SHORT, beats=3))
+"""Three leads, and the beats in them."""
 LABELS = (
     {"name": "lvef", "kind": "regression", "mean": 60.0, "std": 10.0},
-    {"name": "lbbb", "kind": "binary", "mean": None, "std": None},
+    {"name": "lbbb", "kind": "binary", "mean": None, "std": None, "prevalence": 0.2},
 )
 VIT = {"name": "vit", "width": 16, "depth": 1, "heads": 2, "patch": 10}
 RESNET = {"name": "resnet", "block": "basic", "depths": (1, 1), "widths": (8, 16), "stem": "small_stride2"}
@@ -114,6 +121,28 @@ SECTIONS = {
         "norm_twice": True,
         "views": "weak",
     },
+    "finetune beats": {
+        "name": "finetune",
+        "task": "classification",
+        "targets": ("lbbb",),
+        "encoder": {"name": "stft_cnn", "widths": (8, 8), "groups": 2, "mask_times": 2},
+        "class_weights": "sqrt_inverse",
+        "focal": 1.0,
+        "rhythm": True,
+        "views": "beats",
+    },
+    "finetune leadwise partial": {
+        "name": "finetune",
+        "task": "classification",
+        "targets": ("lbbb",),
+        "mode": "partial",
+        "encoder": {
+            "name": "leadwise",
+            "read": ("I", "V1"),
+            "encoder": {"name": "stft_cnn", "widths": (8, 8), "groups": 2},
+        },
+        "views": "none",
+    },
     "finetune regression probe": {
         "name": "finetune",
         "task": "regression",
@@ -125,13 +154,16 @@ SECTIONS = {
 }
 
 
+SPECS = {"finetune beats": BEATS, "finetune leadwise partial": RECORDINGS}
+
+
 @functools.cache
 def objective(name):
     fields = dict(SECTIONS[name])
     make = OBJECTIVES[fields.pop("name")]
     if "labels" in inspect.signature(make).parameters:
         fields["labels"] = LABELS
-    return make(spec=SPEC, crop=40, **fields)
+    return make(spec=SPECS.get(name, SPEC), crop=40, **fields)
 
 
 @functools.cache
@@ -152,6 +184,12 @@ def initial(name):
     return trees.map_named(fill, jax.eval_shape(objective(name).init, jax.random.key(0)))
 
 
+def batch_for(name, size=16):
+    """A batch of the leads that an objective's data have."""
+    made = batch(size)
+    return {**made, "ecg": made["ecg"][:, : len(objective(name).spec.ecg.leads)]}
+
+
 def batch(size=16, seed=0):
     """Pairs that share one number, so that every objective has something to learn."""
     draw = np.random.default_rng(seed)
@@ -163,10 +201,14 @@ def batch(size=16, seed=0):
     cmr = 0.5 + 0.2 * image[..., None] + 0.05 * draw.normal(size=(size, 8, 8, 3))
     label = np.stack([60 + 10 * shared, (shared > 0).astype(float)], 1)
     label[0] = np.nan
+    rr = 0.8 + 0.1 * draw.normal(size=(size, 4))
+    rr[1, 0] = np.nan
     return {
         "ecg": jnp.asarray(ecg, jnp.float32),
         "cmr": jnp.asarray(np.clip(cmr, 0, 1), jnp.float32),
         "label": jnp.asarray(label, jnp.float32),
+        "beats": jnp.asarray(np.where(draw.random((size, 3)) < 0.8, [12, 18, 25], -1), jnp.int32),
+        "rr": jnp.asarray(rr, jnp.float32),
         "subject": jnp.asarray(np.stack([np.arange(size), np.zeros(size)], 1), jnp.uint32),
         "index": jnp.arange(size, dtype=jnp.int32),
         "mask": jnp.ones(size, bool),

@@ -38,7 +38,8 @@ def by_patient(
 ) -> tuple[Patients, Float[np.ndarray, " n"]]:
     """Patients and their truths from recordings; a patient whose truth is missing everywhere is left out.
 
-    Raises where two recordings of a patient have different truths, or one vector is under two patients.
+    Raises where two recordings of a patient have different truths, or where two patients share features or measures
+    of the ECG (columns `ecg_...`). Whoever has the ECGs themselves checks them too: `refuse_duplicates`.
     """
     strange = truth[~np.isnan(truth) & (truth != 0) & (truth != 1)]
     if len(strange):
@@ -48,6 +49,9 @@ def by_patient(
             row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
             raise ValueError(f"features {name!r} of recording {row} are not finite; leave the recording out.")
         refuse_duplicates(subject, values, what=f"features {name!r}")
+    measured = [values for name, values in columns.items() if name.startswith("ecg_")]
+    if measured:
+        refuse_duplicates(subject, np.stack(measured, axis=1), what="ECG measures")
     names, first, index = np.unique(subject, return_index=True, return_inverse=True)
     order = np.argsort(first)
     index = np.argsort(order)[index]  # Patients by first appearance.

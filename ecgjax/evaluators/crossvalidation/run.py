@@ -1,7 +1,7 @@
 """Repeated cross-validation of contenders on one cohort, with everything reported side by side."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from ecgjax.evaluators.base import Results, Row
 from ecgjax.evaluators.crossvalidation.contenders import Contender
 from ecgjax.evaluators.crossvalidation.folds import check_nested, repeated_folds
+from ecgjax.evaluators.crossvalidation.leaks import PermutedLabels, permuted_labels
 from ecgjax.evaluators.crossvalidation.patients import Patients
 from ecgjax.evaluators.crossvalidation.predictions import OutOfFold, predict_out_of_fold, to_arrays
 from ecgjax.evaluators.crossvalidation.table import Table
@@ -23,8 +24,9 @@ class CrossValidation:
     """Settings of a cross-validation; see `Table` for what is reported.
 
     `inner` folds serve choices and the threshold within a training set. `curve` are fractions of the training
-    patients at which the contenders in `curve_of` are trained again (`curve_repeats` repeats). Every other contender
-    is compared with `reference`, if there is one.
+    patients at which the contenders in `curve_of` are trained again (`curve_repeats` repeats). Contenders in
+    `permuted_of` are cross-validated with `label_permutations` permutations of the labels, once each: the leak alarm,
+    and a p that includes the fitting. Every other contender is compared with `reference`, if there is one.
     """
 
     repeats: int = 20
@@ -36,13 +38,15 @@ class CrossValidation:
     curve: tuple[float, ...] = ()
     curve_of: tuple[str, ...] = ()
     curve_repeats: int = 5
+    label_permutations: int = 20
+    permuted_of: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self):
         for name in ("repeats", "draws", "permutations", "curve_repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("folds", "inner"):
+        for name in ("folds", "inner", "label_permutations"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 2.")
         for fraction in self.curve:
@@ -55,6 +59,12 @@ class CrossValidation:
         """The fold of every patient in every repeat; raises where a class is too small for them."""
         check_nested(truth, folds=self.folds, inner=self.inner, fractions=(1.0, *self.curve))
         return repeated_folds(truth, repeats=self.repeats, folds=self.folds, seed=self.seed)
+
+    def fits(self, contenders: int) -> int:
+        """How often `run` calls `fit_predict` with drawn folds, for whoever shows progress."""
+        curves = len(self.curve_of) * len(self.curve) * min(self.curve_repeats, self.repeats)
+        permuted = len(self.permuted_of) * self.label_permutations
+        return self.folds * (self.repeats * contenders + curves + permuted)
 
     def run(
         self,
@@ -78,6 +88,7 @@ class CrossValidation:
             truth, fold, target=target, draws=self.draws, permutations=self.permutations, seed=self.seed
         )
         rows: list[Row] = []
+        permuted: dict[str, np.ndarray] = {}
         scalars = {
             "patients": float(len(truth)),
             "recordings": float(np.sum(patients.patient >= 0)),
@@ -97,6 +108,11 @@ class CrossValidation:
                 if contender.name in self.curve_of:
                     rows += self._learning_curve(contender, truth, fold, table)
                     told(f"learning curve of {contender.name}: {len(self.curve)} fractions")
+                if contender.name in self.permuted_of:
+                    found, more = self._permuted(contender, truth, next(_aurocs(rows, contender.name)))
+                    permuted[f"{contender.name}|permuted_auroc"] = found.auroc
+                    scalars |= more
+                    told(f"permuted labels of {contender.name}: {_alarm(found)}")
             for name in names:
                 if self.reference is not None and name != self.reference:
                     mine, more = table.compare(
@@ -109,6 +125,7 @@ class CrossValidation:
             "y": truth.astype(np.int8),
             "fold": fold.astype(np.int16),
             **to_arrays(predictions),
+            **permuted,
         }
         return Results(NAME, rows, scalars, arrays, dataclasses.asdict(self))
 
@@ -120,13 +137,34 @@ class CrossValidation:
             )
             yield table.curve_row(contender.name, found, fraction)
 
+    def _permuted(self, contender, truth, observed):
+        name = contender.name
+        found = permuted_labels(
+            lambda dealt: contender,
+            truth,
+            observed=observed,
+            permutations=self.label_permutations,
+            folds=self.folds,
+            inner=self.inner,
+            seed=self.seed,
+        )
+        return found, {
+            f"{name}|permuted_auroc_mean": float(found.auroc.mean()),
+            f"{name}|refitted_permutation_p": found.p,
+            f"{name}|leak_alarm": float(found.leaks),
+        }
+
     def _check(self, names: Sequence[str]) -> None:
         if not names:
             raise ValueError("no contender; name at least one.")
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two contenders are called {name!r}; give each a name of its own.")
-        for field, wanted in (("reference", (self.reference,)), ("curve_of", self.curve_of)):
+        for field, wanted in (
+            ("reference", (self.reference,)),
+            ("curve_of", self.curve_of),
+            ("permuted_of", self.permuted_of),
+        ):
             for name in wanted:
                 if name is not None and name not in names:
                     raise ValueError(
@@ -134,6 +172,15 @@ class CrossValidation:
                     )
 
 
+def _aurocs(rows: Sequence[Row], name: str) -> Iterator[float]:
+    return (row.value for row in rows if (row.input, row.metric) == (name, "auroc"))
+
+
 def _said(rows: Sequence[Row]) -> str:
     row = next(row for row in rows if row.metric == "auroc")
     return f"AUROC {row.value:.3f} [{row.low:.3f}, {row.high:.3f}], {row.n} patients"
+
+
+def _alarm(found: PermutedLabels) -> str:
+    verdict = "PREDICTED, something leaks" if found.leaks else "nothing is predicted"
+    return f"mean AUROC {found.auroc.mean():.3f}, {verdict}"

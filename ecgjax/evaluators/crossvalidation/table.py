@@ -1,6 +1,7 @@
 """The rows of a cross-validation: each contender's metrics with intervals, and differences on the same patients."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -8,10 +9,10 @@ from jaxtyping import Float, Int
 from ecgjax.evaluators.base import Row
 from ecgjax.evaluators.crossvalidation.predictions import OutOfFold
 from ecgjax.metrics.bootstrap import percentile_interval
-from ecgjax.metrics.calibration import recalibration_draws
+from ecgjax.metrics.calibration import brier_draws, recalibration_draws
 from ecgjax.metrics.draws import auprc_draws, auroc_draws
 from ecgjax.metrics.paired import mcnemar, permutation_p
-from ecgjax.metrics.repeated import fold_mean_auroc, patient_draws, pooled
+from ecgjax.metrics.repeated import fold_mean_auroc, over_repeats, patient_draws, pooled
 from ecgjax.metrics.thresholds import rate_draws
 
 DIFFERENCES = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
@@ -19,7 +20,7 @@ DIFFERENCES = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specifi
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Makes rows; every value is the mean over repeats, and its interval the percentiles over draws of patients.
+    """Makes rows; every value is the mean over repeats, its interval as in `metrics.repeated`.
 
     Metrics: `auroc` (all patients' out-of-fold scores pooled) and `auroc_fold_mean`, `auprc`, `brier`,
     `calibration_*`; then rates (`metrics.thresholds.RATES`) by how the decision was made: `@youden` (threshold chosen
@@ -93,33 +94,42 @@ class Table:
 
     def _drawn(self, found: OutOfFold, keep: np.ndarray) -> dict[str, np.ndarray]:
         """Every metric of the cohort (first) and of its draws."""
-        truth, counts, score = self.truth[keep], self._counts(keep), found.score[:, keep]
-        drawn = {
-            "auroc": pooled(auroc_draws, truth, score, counts),
-            "auroc_fold_mean": fold_mean_auroc(truth, score, self.fold[: len(score), keep], counts),
-            "auprc": pooled(auprc_draws, truth, score, counts),
-        }
-        probability = found.probability[:, keep]
-        if not np.isnan(probability).any():
-            drawn["brier"] = np.mean(_means(counts, (probability - truth) ** 2), axis=1)
-            fitted = [recalibration_draws(truth, row, counts) for row in probability]
-            for metric in fitted[0]:
-                drawn[metric] = np.mean([each[metric] for each in fitted], axis=0)
-            for metric, values in rate_draws(truth, (probability >= 0.5).T.astype(float), counts).items():
-                drawn[f"{metric}@0.5"] = values.mean(axis=1)
-        if not np.isnan(found.decision[:, keep]).any():
-            how = "rule" if found.rule else "youden"
-            for metric, values in rate_draws(truth, found.decision[:, keep].T, counts).items():
-                drawn[f"{metric}@{how}"] = values.mean(axis=1)
-        return drawn
+        truth, index = self.truth[keep], np.arange(int(keep.sum()))
+        scores, fold, probability = (
+            values[:, keep] for values in (found.score, self.fold, found.probability)
+        )
+
+        def metrics(repeat, counts):
+            score = scores[repeat]
+            drawn = {
+                "auroc": auroc_draws(truth, score, index, counts),
+                "auroc_fold_mean": fold_mean_auroc(truth, score, fold[repeat], counts),
+                "auprc": auprc_draws(truth, score, index, counts),
+            }
+            if not np.isnan(probability).any():
+                p = probability[repeat]
+                drawn["brier"] = brier_draws(truth, p, counts)
+                drawn |= recalibration_draws(truth, p, counts)
+                drawn |= _named(rate_draws(truth, (p >= 0.5).astype(float), counts), "@0.5")
+            return drawn
+
+        drawn = over_repeats(metrics, self._counts(keep), repeats=len(scores))
+        decided = self._decided(found, keep)
+        del decided["auroc"]
+        return drawn | _named(decided, "@rule" if found.rule else "@youden")
 
     def _decided(self, found: OutOfFold, keep: np.ndarray) -> dict[str, np.ndarray]:
-        truth, counts = self.truth[keep], self._counts(keep)
-        drawn = {"auroc": pooled(auroc_draws, truth, found.score[:, keep], counts)}
-        if not np.isnan(found.decision[:, keep]).any():
-            decided = rate_draws(truth, found.decision[:, keep].T, counts)
-            drawn |= {metric: values.mean(axis=1) for metric, values in decided.items()}
-        return drawn
+        """The AUROC, and the rates of the contender's own decisions if it decides on everybody."""
+        truth, index = self.truth[keep], np.arange(int(keep.sum()))
+        scores, decision = found.score[:, keep], found.decision[:, keep]
+
+        def metrics(repeat, counts):
+            drawn = {"auroc": auroc_draws(truth, scores[repeat], index, counts)}
+            if not np.isnan(decision).any():
+                drawn |= rate_draws(truth, decision[repeat], counts)
+            return drawn
+
+        return over_repeats(metrics, self._counts(keep), repeats=len(scores))
 
     def _counts(self, keep: np.ndarray) -> Float[np.ndarray, "draws n"]:
         """The same draws for the same patients, so that differences are paired."""
@@ -138,5 +148,5 @@ class Table:
         return Row(self.target, "binary", False, name, metric, **dataclasses.asdict(found), note=note)
 
 
-def _means(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return counts @ values.T / counts.sum(axis=1, keepdims=True)
+def _named(drawn: Mapping[str, np.ndarray], suffix: str) -> dict[str, np.ndarray]:
+    return {f"{name}{suffix}": values for name, values in drawn.items()}

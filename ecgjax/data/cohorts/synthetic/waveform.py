@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ecgjax.data.cohorts.synthetic.dipole import dipole, draw_rhythm
+from ecgjax.data.cohorts.synthetic.dipole import Rhythm, dipole, draw_rhythm
 
 LEAD_FIELD = np.array(
     [  # left, inferior, posterior
@@ -39,7 +39,13 @@ def waveform(
     attainable score of `ceiling.py` a bound. Beats and nuisances do not depend on `rate_hz`; only the
     muscle noise does, drawn last.
     """
-    rhythm = draw_rhythm(e, rng, seconds=seconds)
+    return recorded(e, draw_rhythm(e, rng, seconds=seconds), rng, rate_hz=rate_hz, seconds=seconds)
+
+
+def recorded(
+    e: Float[np.ndarray, " m"], rhythm: Rhythm, rng: np.random.Generator, *, rate_hz: float, seconds: float
+) -> Float32[np.ndarray, "12 t"]:
+    """As `waveform`, of a rhythm that is given."""
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz
     vector = dipole(e, rhythm, time_s)
     pitch = np.deg2rad(PITCH_DEG * rng.standard_normal())

@@ -1,0 +1,203 @@
+"""Cross-validations of several workdirs as one: contenders that predicted the same patients in the same folds."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float, Int
+
+from ecgjax.metrics.bootstrap import Interval
+from ecgjax.reports import results
+
+EVALUATOR = "crossvalidation"
+NOTHING = Interval(math.nan, math.nan, math.nan, 0, 0)
+
+_FIELDS = ("score", "probability", "threshold", "decision")
+_KEYS = {"workdir", "step", "names"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contender:
+    """One contender's out-of-fold predictions and the metrics that its run made of them, by metric name.
+
+    NaN in `score` is a patient that it cannot evaluate, NaN in `probability` a rule that gives none. `dealt` are its
+    AUROCs under permuted labels, empty where its run made none; `leaks` whether they raised the alarm.
+    """
+
+    name: str
+    workdir: str
+    metrics: Mapping[str, Interval]
+    permutation_p: float
+    refitted_p: float
+    dealt: Float[np.ndarray, " k"]
+    leaks: bool
+    note: str
+    score: Float[np.ndarray, "repeat n"]
+    probability: Float[np.ndarray, "repeat n"]
+    threshold: Float[np.ndarray, "repeat n"]
+    decision: Float[np.ndarray, "repeat n"]
+
+    def metric(self, name: str) -> Interval:
+        """The metric with its interval; NaN where the run has none."""
+        return self.metrics.get(name, NOTHING)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """Where contenders come from: the workdir and what its results say of how they were made."""
+
+    workdir: str
+    checkpoint: str
+    settings: Mapping[str, Any]
+    scalars: Mapping[str, Any]
+    config: Mapping[str, Any]
+    cohort: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CrossValidated:
+    """All contenders on the patients of the first run, in its order; `missing` names the files that were not found."""
+
+    contenders: tuple[Contender, ...]
+    runs: tuple[Run, ...]
+    subject: np.ndarray
+    truth: Float[np.ndarray, " n"]
+    fold: Int[np.ndarray, "repeat n"]
+    missing: tuple[str, ...]
+
+    def find(self, name: str) -> Contender | None:
+        """The contender shown as `name`; None where the runs that are there have none of that name."""
+        return next((contender for contender in self.contenders if contender.name == name), None)
+
+
+def load(specs: Sequence[Mapping[str, Any]], *, root: epath.PathLike) -> CrossValidated:
+    """Reads runs `{"workdir", "step": "last" | int, "names": {name in the run: name to show}}`, paths below `root`.
+
+    Raises where they are not of the same patients with the same outcomes in the same folds. A run may have fewer
+    repeats than another if those it has are the same.
+    """
+    root = epath.Path(root)
+    read, missing = [], []
+    for position, spec in enumerate(specs):
+        if unknown := set(spec) - _KEYS:
+            raise ValueError(
+                f"runs[{position}]: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}."
+            )
+        try:
+            found = results.read_results(root / spec["workdir"], EVALUATOR, spec.get("step", "last"))
+        except FileNotFoundError as error:
+            missing.append(str(error).removeprefix(f"{root}/"))
+            continue
+        read.append((spec, *found))
+    if not read:
+        nothing = np.zeros(0)
+        return CrossValidated(
+            (), (), nothing.astype("U16"), nothing, np.zeros((0, 0), np.int64), tuple(missing)
+        )
+    spec, _, first = max(read, key=lambda one: len(one[2]["fold"]))
+    contenders: list[Contender] = []
+    for other, tree, arrays in read:
+        order = _same_patients(spec["workdir"], first, other["workdir"], arrays)
+        contenders += _contenders(other, tree, arrays, order)
+    _check_names(contenders)
+    return CrossValidated(
+        tuple(contenders),
+        tuple(_run(str(other["workdir"]), tree) for other, tree, _ in read),
+        first["subject"],
+        first["y"].astype(np.float64),
+        first["fold"].astype(np.int64),
+        tuple(missing),
+    )
+
+
+def _same_patients(
+    name: str, mine: Mapping[str, np.ndarray], other: str, theirs: Mapping[str, np.ndarray]
+) -> Int[np.ndarray, " n"]:
+    """Where the patients of `mine` are in `theirs`."""
+    only = np.setdiff1d(mine["subject"], theirs["subject"]), np.setdiff1d(theirs["subject"], mine["subject"])
+    if len(only[0]) or len(only[1]):
+        raise ValueError(
+            f"{name} and {other} were cross-validated on different patients: {len(only[0])} are only in the first, "
+            f"{len(only[1])} only in the second. Prepare the data of both from one table with one --key_file and the "
+            "same rejects, or report them apart."
+        )
+    sorted_theirs = np.argsort(theirs["subject"])
+    order = sorted_theirs[np.searchsorted(theirs["subject"][sorted_theirs], mine["subject"])]
+    differing = int(np.sum(mine["y"] != theirs["y"][order]))
+    if differing:
+        raise ValueError(
+            f"{name} and {other} give {differing} of {len(order)} patients different outcomes; prepare both with one "
+            "definition of response. A run on permuted labels belongs under `permuted`."
+        )
+    repeats = len(theirs["fold"])
+    if not np.array_equal(mine["fold"][:repeats], theirs["fold"][:, order]):
+        raise ValueError(
+            f"{name} and {other} have different folds; run both with the same config.crossvalidation.folds and seed."
+        )
+    return order
+
+
+def _contenders(spec, tree, arrays, order) -> list[Contender]:
+    shown = dict(spec.get("names", {}))
+    sources = [name.removesuffix("|score") for name in arrays if name.endswith("|score")]
+    if unknown := set(shown) - set(sources):
+        raise ValueError(
+            f"{spec['workdir']}: names renames {sorted(unknown)}; its contenders are {', '.join(sources)}."
+        )
+    contenders = []
+    for source in sources:
+        rows = [row for row in tree["rows"] if row["input"] == source]
+        notes = dict.fromkeys(part for row in rows for part in row["note"].split("; ") if "evaluable" in part)
+        scalars = {
+            name: tree["scalars"].get(f"{source}|{name}")
+            for name in ("permutation_p", "refitted_permutation_p", "leak_alarm")
+        }
+        contenders.append(
+            Contender(
+                name=shown.get(source, source),
+                workdir=str(spec["workdir"]),
+                metrics={row["metric"]: _interval(row) for row in rows},
+                permutation_p=_number(scalars["permutation_p"]),
+                refitted_p=_number(scalars["refitted_permutation_p"]),
+                dealt=arrays.get(f"{source}|permuted_auroc", np.zeros(0)),
+                leaks=scalars["leak_alarm"] == 1,
+                note="; ".join(notes),
+                **{field: arrays[f"{source}|{field}"][:, order] for field in _FIELDS},
+            )
+        )
+    return contenders
+
+
+def _interval(row: Mapping[str, Any]) -> Interval:
+    value, low, high = (_number(row[key]) for key in ("value", "low", "high"))
+    return Interval(value, low, high, row["n"], row["subjects"])
+
+
+def _number(value: float | None) -> float:
+    """JSON has null for NaN."""
+    return math.nan if value is None else float(value)
+
+
+def _check_names(contenders: Sequence[Contender]) -> None:
+    first: dict[str, str] = {}
+    for contender in contenders:
+        where = first.setdefault(contender.name, contender.workdir)
+        if where != contender.workdir:
+            raise ValueError(
+                f"contender {contender.name!r} is in {where} and in {contender.workdir}; give one another name by the "
+                "run's `names`."
+            )
+
+
+def _run(workdir: str, tree: Mapping[str, Any]) -> Run:
+    return Run(
+        workdir,
+        str(tree["checkpoint"]),
+        tree["settings"],
+        tree["scalars"],
+        tree.get("config", {}),
+        str(tree.get("cohort", "")),
+    )
