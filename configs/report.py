@@ -4,7 +4,7 @@
 
 `synthetic`    the table of launch/local.sh; `synthetic,3` for three seeds
 `ptbxl`        the table of launch/ptbxl.sh
-`crt`          response to resynchronisation, by the runs of launch/crt.sh: comparators, what the MIT-BIH encoder
+`crt`          response to resynchronisation, by the runs of launch/crt.sh: comparators, what an encoder of beats
                brings, verdict and model card; `crt,5` for five seeds of the beats run
 `crt_vit`      the same with the ECG transformer of a masked or cross-modal run beside it
 """
@@ -110,7 +110,7 @@ def _crt(seeds: int) -> ConfigDict:
     return ConfigDict(
         {
             "title": "Response to cardiac resynchronisation from the ECG",
-            "lead": "Whether an encoder pre-trained on single beats of MIT-BIH tells who will respond, against "
+            "lead": "Whether an encoder pre-trained on single beats of other people tells who will respond, against "
             "guidelines, measures, classical models and untrained encoders, on the same patients and folds.",
             "data": "crt_data",
             "response": "response",
@@ -124,12 +124,10 @@ def _crt(seeds: int) -> ConfigDict:
             "shown": ("probe", _QRS_AREA, _QRS_MS, "logistic", "random", _GUIDELINE),
             "permuted": ({"workdir": "crt/permuted"},),
             "pretraining": (
-                {
-                    "name": "MIT-BIH, DS1 to DS2",
-                    "workdirs": tuple(f"seed{seed}/beats" for seed in range(seeds)),
-                },
-                {"name": "MIT-BIH, beats dealt at random", "workdirs": ("seed0/beats_leaky",)},
+                {"name": "beats", "workdirs": tuple(f"seed{seed}/beats" for seed in range(seeds))},
+                {"name": "beats dealt at random", "workdirs": ("seed0/beats_leaky",), "optional": True},
             ),
+            "grad_cam": {"workdir": "seed0/beats", "examples": 3},
             "draws": 2000,
             "seed": 0,
         }
@@ -138,7 +136,7 @@ def _crt(seeds: int) -> ConfigDict:
 
 def _crt_vit(seeds: int) -> ConfigDict:
     config = _crt(seeds)
-    config.runs = (*config.runs, *({"workdir": f"crt/vit_{mode}"} for mode in _CRT_MODES))
+    config.runs = (*config.runs, *({"workdir": f"crt/vit_{mode}"} for mode in ("probe", "random")))
     config.against = (*config.against, "vit_probe", "vit_random")
     config.shown = (*config.shown[:4], "random", "vit_probe")
     return config

@@ -109,7 +109,7 @@ def build(
         items, withdrawn_subjects = _items(cohort, withdrawn)
         _check_identifiers(items, secret)
         config = {
-            "cohort": {"name": cohort.name, **_description(cohort, cohort_config)},
+            "cohort": {"name": cohort.name, **_description(cohort, cohort_config), **_notes(cohort)},
             "targets": [dataclasses.asdict(target) for target in cohort.targets],
             "input_spec": recipe.input_spec.to_json(),
             "quality_ecg": dict(recipe.quality_ecg),
@@ -282,15 +282,20 @@ def _description(cohort: Cohort, given: Mapping[str, Any] | None) -> dict[str, A
     if not dataclasses.is_dataclass(cohort):
         return dict(getattr(cohort, "settings", {}))
     values = {field.name: getattr(cohort, field.name) for field in dataclasses.fields(cohort) if field.init}
-    notes = {"notes": cohort.notes} if getattr(cohort, "notes", ()) else {}
     # Where the raw files lie is no property of the data set, and may name a person's directory.
-    return notes | {
+    return {
         name: value
         for name, value in values.items()
         if isinstance(value, str | int | float | bool | None | tuple | list | dict)
         and name not in ("targets", "directory")
         and not (isinstance(value, str) and os.path.isabs(value))
     }
+
+
+def _notes(cohort: Cohort) -> dict[str, list[str]]:
+    """What a cohort says that it left out, for cohorts that do."""
+    notes = list(getattr(cohort, "notes", ()))
+    return {"notes": notes} if notes else {}
 
 
 def _same_config(directory: epath.Path, config: Mapping[str, Any]) -> None:

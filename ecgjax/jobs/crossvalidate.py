@@ -24,6 +24,7 @@ predictions.csv. SIGTERM or Ctrl-C leaves with exit code 75; the same command go
 Predictions of several workdirs can be compared patient by patient where the data were prepared with one `--key_file`.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -108,7 +109,7 @@ def crossvalidate(config: ConfigDict, workdir: epath.Path) -> int:
     patients, truth = _patients(pool, column, {})
     if config["labels"] == "permuted":
         truth = np.random.default_rng((config["seed"], _PERMUTATION_STREAM)).permutation(truth)
-    fold = _folds(config, settings, pool, patients, truth)
+    settings, fold = _folds(config, settings, pool, patients, truth)
     contenders: list[Contender] = [
         configs.build(CONTENDERS, section, f"config.contenders.{name}", patients=patients)
         for name, section in config["contenders"].items()
@@ -127,8 +128,9 @@ def crossvalidate(config: ConfigDict, workdir: epath.Path) -> int:
         if network is not None:
             patients, contender = _of_network(config, network, patients, column, workdir)
             contenders.insert(0, contender)
-        fits = _fits(settings, fold, len(contenders))
-        with tqdm(total=fits, desc=workdir.name, unit="fold", mininterval=1.0) as bar:
+        with tqdm(
+            total=settings.fits(len(contenders)), desc=workdir.name, unit="fold", mininterval=1.0
+        ) as bar:
             kept = [Kept(c, workdir, lambda: interrupt.received is not None, bar.update) for c in contenders]
             try:
                 options = {"fold": fold, "target": config["response"], "told": runtime.say}
@@ -207,16 +209,19 @@ def _folds(
     pool: Pool,
     patients: Patients,
     truth: Float[np.ndarray, " n"],
-) -> Int[np.ndarray, "repeat n"]:
-    """The fold of every patient: drawn, or the split that the data give it; raises where a class is too small."""
+) -> tuple[CrossValidation, Int[np.ndarray, "repeat n"]]:
+    """The fold of every patient: drawn, or the split that the data give it, which then are the settings' folds.
+
+    Raises where a class is too small.
+    """
     if config["split"] == "drawn":
         with located("config.crossvalidation"):
-            return settings.fold(truth)
+            return settings, settings.fold(truth)
     with located("config.split"):
-        (fold,) = given_folds(patients.patient, pool.split, truth)
+        fold = given_folds(patients.patient, pool.split, truth)
         for number in np.unique(fold):
-            check_size(truth[fold != number], folds=settings.inner)
-    return fold[None]
+            check_size(truth[fold[0] != number], folds=settings.inner)
+    return dataclasses.replace(settings, repeats=1, folds=len(np.unique(fold))), fold
 
 
 def _network(config: Mapping[str, Any], pool: Pool, leave: Callable[[], bool]) -> Network:
@@ -252,12 +257,6 @@ def _source(network: Network | None) -> str:
         if not isinstance(leaf, jax.ShapeDtypeStruct)
     }
     return trees.digest(read)
-
-
-def _fits(settings: CrossValidation, fold: Int[np.ndarray, "repeat n"], contenders: int) -> int:
-    """How many folds there are to do, those of learning curves too."""
-    curves = len(settings.curve_of) * len(settings.curve) * min(settings.curve_repeats, len(fold))
-    return len(np.unique(fold)) * (len(fold) * contenders + curves)
 
 
 def _say_table(results: Results) -> None:

@@ -43,6 +43,20 @@ def over_repeats(
     return found
 
 
+def pooled(
+    metric: Callable,
+    truth: Float[np.ndarray, " n"],
+    score: Float[np.ndarray, "repeat n"],
+    counts: Float[np.ndarray, "draws n"],
+) -> Float[np.ndarray, " draws_and_1"]:
+    """`over_repeats` of one metric of all patients' scores together; `metric` is a function of `metrics.draws`."""
+    index = np.arange(len(truth))
+    found = over_repeats(
+        lambda repeat, drawn: {"": metric(truth, score[repeat], index, drawn)}, counts, repeats=len(score)
+    )
+    return found[""]
+
+
 def fold_mean_auroc(
     truth: Float[np.ndarray, " n"],
     score: Float[np.ndarray, " n"],

@@ -27,8 +27,7 @@ def ecg(*, qrs_s=0.14, seconds=10.0, spikes=False, seed=0):
     signal = p + qrs + t + 0.01 * np.random.default_rng(seed).normal(size=(12, len(time)))
     if spikes:
         for peak in np.arange(1, int(seconds / beat)) * beat:
-            at = int((peak - 0.1) * RATE_HZ)
-            signal[:, at] += 3.0
+            signal[:, int((peak - 0.1) * RATE_HZ)] += 0.8 * np.array(_SIZE)
     return signal
 
 

@@ -357,14 +357,20 @@ def test_real_splits_share_nobody_and_lose_no_beat(real, counts):
     assert len(bbb.items()) == len(items)
 
 
-@pytest.mark.parametrize(
-    ("record", "sensitivity", "predictivity"), [("100", 0.999, 0.999), ("118", 0.99, 0.99)]
-)
-def test_r_peaks_meet_the_annotated_beats(real, record, sensitivity, predictivity):
-    """150 ms to either side, each beat and each peak once (ANSI/AAMI EC57)."""
-    found, missed, extra = detected(real / record)
-    assert found / (found + missed) > sensitivity
-    assert found / (found + extra) > predictivity
+def test_r_peaks_meet_the_annotated_beats(real, counts):
+    """150 ms to either side, each beat and each peak once (ANSI/AAMI EC57), lead MLII of DS1.
+
+    Sensitivity is lowest in 208 (0.86), whose ectopic beats are small in this lead; predictivity in 207 (0.81), whose
+    flutter waves are not annotated as beats.
+    """
+    scores = {record: detected(real / record) for record in DS1 if record in counts}
+    found, missed, extra = np.sum(list(scores.values()), axis=0)
+    assert found / (found + missed) > 0.98
+    assert found / (found + extra) > 0.98
+    poor = {
+        r for r, (hit, miss, more) in scores.items() if min(hit / (hit + miss), hit / (hit + more)) < 0.95
+    }
+    assert poor <= {"207", "208"}
 
 
 def detected(path):

@@ -16,11 +16,15 @@ import ecgjax.__main__ as main
 from ecgjax.core.files import write_json
 from ecgjax.data import pipeline
 from ecgjax.data.build import build
+from ecgjax.data.cohorts.base import Acquisition, Item, Target
 from ecgjax.data.cohorts.synthetic import SyntheticCohort
 from ecgjax.data.manifest import read_manifest
 from ecgjax.data.shards import DamagedDataError, read_split
+from ecgjax.formats.recording import Recording
 from ecgjax.jobs import inspect
+from ecgjax.reports.image_figure import image_figure
 from ecgjax.signals.ecg import condition
+from ecgjax.signals.stft import log_image
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +75,70 @@ def test_every_count_of_the_manifest_is_shown(prepared, capsys, call):
     assert ["train", "12", "12", "3"] in [line[:4] for line in lines]
     assert ["val", "4", "4", "1"] in [line[:4] for line in lines]
     assert ["test", "6", "6", "2"] in [line[:4] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def beats(tmp_path_factory):
+    """A data set whose examples are single beats of one lead, with the settings of their image."""
+    directory = epath.Path(tmp_path_factory.mktemp("beats") / "data")
+    build(
+        OneBeat(),
+        directory,
+        conditioning_ecg={"baseline_lambda": None, "clip_sigma": None, "normalise": "range"},
+        conditioning_cmr=None,
+        ecg_length=256,
+        rate_hz=360.0,
+        leads=("MLII",),
+        band_hz=(0.5, 40.0),
+        window="beat",
+        image={"span": 256, "win": 64, "hop": 16, "n_fft": 128, "bins": 16, "frames": 17},
+        progress=False,
+    )
+    return directory
+
+
+class OneBeat:
+    """A sinusoid of 22.5 Hz, bin 8 of 16, with three beats in each split."""
+
+    name, targets, notes = "beats", (Target("N", "binary"), Target("V", "binary")), ("Q is left out",)
+
+    def items(self):
+        splits = ("train", "val", "test")
+        return [Item(split, f"{split}{at}", split) for split in splits for at in (400, 500, 600)]
+
+    def load(self, item):
+        wave = np.sin(2 * np.pi * 22.5 * np.arange(1200) / 360)[None]
+        ecg = Recording(signal_mv=wave, rate_hz=360.0, leads=("MLII",))
+        beat, rr_s = int(item.record[-3:]), (0.8, 0.8, 0.8, 0.8)
+        return Acquisition(ecg=ecg, cmr=None, targets={"N": 0.0, "V": 1.0}, beat=beat, rr_s=rr_s)
+
+
+def test_beats_are_described_and_drawn_on_paper_and_as_images(beats, tmp_path, capsys, call):
+    assert call(f"--data={beats}", f"--pictures={tmp_path / 'pictures'}", "--examples=2") == 0
+    out = capsys.readouterr().out
+    assert "an example is one beat, its R peak in the middle" in out
+    assert "band-pass before it: 0.5 to 40 Hz" in out
+    assert "bins 16, frames 17" in out
+    assert "Q is left out" in out
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == ["ecg-test-0.png", "ecg-test-1.png", "image-test.png"]
+
+
+def test_a_tone_is_drawn_at_its_frequency(beats):
+    manifest = read_manifest(beats)
+    data = read_split(beats, manifest, "test")
+    spec = manifest.input_spec.ecg.image
+    images = log_image(data["ecg"] * data["ecg_step"][:, None, None], spec)
+    figure = image_figure(images, spec=spec, rate_hz=360.0, row_names=("", "", ""), leads=("MLII",))
+    axes = figure.axes[0]
+    shown = axes.images[0]
+    left, right, low, high = shown.get_extent()
+    height = (high - low) / spec.bins
+    loudest = np.asarray(shown.get_array())[:, spec.frames // 2].argmax()
+    assert low + (loudest + 0.5) * height == pytest.approx(22.5)
+    assert (left + right) / 2 == pytest.approx(128 / 360)  # The middle of 256 samples, where the R peak is.
+    with pytest.raises(ValueError, match="for 1 names of rows and 1 leads"):
+        image_figure(images, spec=spec, rate_hz=360.0, row_names=("",), leads=("MLII",))
 
 
 def test_statistics_are_those_of_the_stored_labels(prepared):

@@ -131,6 +131,7 @@ def test_values_are_means_over_repeats_and_draws_take_one(scored):
         counts,
         repeats=3,
     )
+    np.testing.assert_array_equal(repeated.pooled(auroc_draws, truth, scores, counts), found["auroc"])
     for name, want in (("auroc", sk.roc_auc_score), ("auprc", sk.average_precision_score)):
         assert found[name][0] == pytest.approx(np.mean([want(truth, row) for row in scores]))
         for draw, weight in enumerate(counts):

@@ -1,6 +1,7 @@
 """Cross-validations and beat classes as their evaluators write them, with a known order; for tests only."""
 
 import dataclasses
+import json
 from typing import ClassVar
 
 import numpy as np
@@ -174,12 +175,45 @@ def write_classes(workdir, *, leaky=False, seed=0):
     ).write(workdir, step=400, checkpoint="beef" * 9, objective="finetune")
 
 
+def write_grad_cam(workdir, *, leads=("MLII",), samples=256):
+    """Two classes whose maps peak at different places, over images of 16 x 24; S has no `told_apart`."""
+    time, frequency = (np.arange(24) - 12) / 8.0, np.arange(16) * 2.8
+    count = len(leads)
+
+    def blob(at_s, at_hz, more):
+        shape = np.exp(-(((time - at_s) / 0.3) ** 2)) * np.exp(-(((frequency[:, None] - at_hz) / 6) ** 2))
+        return np.broadcast_to(shape * more, (count, 16, 24)).astype(np.float32)
+
+    beat = np.exp(-(((np.arange(samples) - samples // 2) / 18) ** 2))
+    arrays = {
+        "mean/V/positive": blob(0.0, 8.0, 1.0),
+        "mean/V/negative": blob(0.0, 20.0, 0.4),
+        "mean/S/positive": blob(-0.8, 5.0, 0.5),
+        "mean/S/negative": np.full((count, 16, 24), np.nan, np.float32),
+        "time_s": time,
+        "frequency_hz": frequency,
+        "example/target": np.array(["V", "S"]),
+        "example/subject": np.array(["a" * 16, "b" * 16]),
+        "example/record": np.array(["a" * 16, "b" * 16]),
+        "example/signal_mv": np.stack([np.tile(beat, (1 if count == 1 else 12, 1))] * 2),
+        "example/image": np.stack([blob(0.0, 3.0, 2.0) - 1, blob(0.0, 3.0, 2.0) - 1]),
+        "example/map": np.stack([blob(0.0, 8.0, 1.0), blob(-0.8, 5.0, 1.0)]),
+        "example/logit": np.array([1.2, -0.3]),
+    }
+    scalars = {"n": 90.0, "rate_hz": 360.0, "V/told_apart": 0.91, "S/told_apart": float("nan")}
+    scalars |= {"V/peak_hz": 8.4, "V/peak_s": 0.0, "S/peak_hz": 5.6, "S/peak_s": -0.75}
+    Results("grad_cam", (), scalars, arrays, {}).write(
+        workdir, step=400, checkpoint="beef" * 9, objective="finetune"
+    )
+    (workdir / "input_spec.json").write_text(json.dumps({"ecg": {"leads": list(leads)}, "cmr": None}))
+
+
 def write_all(root):
     """A root with every kind of result, and the spec that reads it."""
     write_comparators(root / "comparators")
-    write_network(
-        root / "probe", "network", noise=0.95, curve=(0.3, 0.6), curve_of=("network",), curve_repeats=2
-    )
+    curve = {"curve": (0.3, 0.6), "curve_of": ("network",), "curve_repeats": 2}
+    dealt = {"permuted_of": ("network",), "label_permutations": 3}
+    write_network(root / "probe", "network", noise=0.95, **curve, **dealt)
     write_network(root / "random", "network", noise=1.6)
     write_network(root / "scratch", "network", noise=2.0, repeats=2)
     write_run(root / "permuted", [lambda truth: Noisy("network", truth, 1.0)], permuted=True)
@@ -187,6 +221,7 @@ def write_all(root):
     for seed in range(3):
         write_classes(root / f"beats{seed}", seed=seed)
     write_classes(root / "beats_leaky", leaky=True)
+    write_grad_cam(root / "beats0")
     area, probe = "ecg_qrs_area_uvs", "MIT-BIH, probe"
     return {
         "title": "Response to resynchronisation <fake>",
@@ -214,5 +249,6 @@ def write_all(root):
             {"name": "DS1 to DS2", "workdirs": [f"beats{seed}" for seed in range(3)]},
             {"name": "random beats", "workdirs": ["beats_leaky"]},
         ],
+        "grad_cam": {"workdir": "beats0", "examples": 2},
         "draws": 200,
     }

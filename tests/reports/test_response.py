@@ -1,14 +1,19 @@
+import dataclasses
 import json
 import math
+import shutil
 
 import fake_response
 import numpy as np
 import pytest
+from etils import epath
 from test_report import Tags
 
 from ecgjax.metrics.classification import auroc
 from ecgjax.reports.response import cohort, figures, results, tables
+from ecgjax.reports.response.card import make_card
 from ecgjax.reports.response.differences import HELPS, NO_EVIDENCE, judge, p_value
+from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.report import build
 
 AREA = "ecg_qrs_area_uvs"
@@ -33,9 +38,9 @@ def found(fake):
     return results.load(spec["runs"], root=root)
 
 
-def two_runs(tmp_path, **more):
+def two_runs(root, tmp_path, **more):
     """The comparators and a second run that is like them but for what is given."""
-    fake_response.write_comparators(tmp_path / "a")
+    (tmp_path / "a").symlink_to(root / "comparators")
     fake_response.write_network(tmp_path / "b", "network", noise=1.0, **more)
     return results.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
 
@@ -44,8 +49,8 @@ def test_the_page_is_well_formed_and_loads_nothing(report):
     tags = Tags()
     tags.feed(report.html)
     assert not tags.open
-    assert len(tags.addresses) == 4  # Forest, ROC, calibration, learning curve.
-    assert all(address.startswith("data:image/svg+xml") for address in tags.addresses)
+    assert len(tags.addresses) == 7  # Forest, ROC, calibration, learning curve; mean maps and two beats.
+    assert all(address.startswith("data:image/") for address in tags.addresses)
     assert not tags.names & {"script", "link", "iframe"}
     assert "&lt;b&gt;probe&lt;/b&gt;" in report.html
     assert "resynchronisation &lt;fake&gt;" in report.html
@@ -74,8 +79,9 @@ def test_the_markdown_ends_with_the_card(report):
         "fraction rose by more than 5 points at follow-up (lvef5). Deaths before follow-up count as no response",
         "74 patients with 76 recordings in the table; 1 died before follow-up, and 2 had a given response",
         "Recordings rejected: damaged 1. 73 patients had a usable recording, 2 of them no known response; 71 were",
-        "4 repeats of stratified 4-fold cross-validation by patient",
+        "Up to 4 repeats of stratified 4-fold cross-validation by patient",
         "two-lead Holter recordings of 1975 to 1979",
+        "The inclusion rule of the clinic is not recorded",
     ):
         assert text in card
 
@@ -101,6 +107,16 @@ def test_patients_are_counted_from_the_table_to_the_analysis(fake):
     assert rows["nyha"][3] == "8"
     assert rows["lbbb"] == []
     assert described.missing["nyha"] == 8
+
+
+@pytest.mark.parametrize(("null", "text"), [(False, "exceeds an AUROC of .80"), (True, "an AUROC of .50")])
+def test_simulated_patients_are_called_so(fake, found, null, text):
+    described = cohort.describe(fake[0] / "data")
+    settings = {"patients": 200, "auc": 0.8, "null": null, "deaths": 0.06}
+    simulated = dataclasses.replace(described, cohort="synthetic_crt", settings=settings)
+    assert described.planted is None
+    assert text in make_card("t", found, None, simulated).markdown
+    assert "Simulated" not in make_card("t", found, None, described).markdown
 
 
 def test_a_difference_is_that_of_the_mean_aurocs_and_mcnemar_counts_patients(found):
@@ -158,7 +174,8 @@ def test_transfer_helps_only_where_everything_required_is_beaten(found):
 def test_a_missing_run_is_said_and_leaves_no_evidence(fake):
     root, spec = fake
     runs = [*spec["runs"][:2], {"workdir": "never_run", "names": {"network": "random encoder"}}]
-    built = build({**spec, "runs": runs, "draws": 20}, root=root)
+    judged = {name: spec[name] for name in ("judged", "against", "required")}
+    built = build({"title": "t", "runs": runs, **judged, "draws": 20}, root=root)
     assert built.warnings == ("missing: never_run/results/crossvalidation/*.json",)
     assert "against random encoder: random encoder is missing" in built.conclusion
     assert built.conclusion.startswith(NO_EVIDENCE)
@@ -186,8 +203,8 @@ def test_a_report_of_nothing_but_missing_files_still_renders(tmp_path):
     assert built.conclusion.startswith(NO_EVIDENCE)
 
 
-def test_patients_in_another_order_are_the_same(tmp_path):
-    found = two_runs(tmp_path)
+def test_patients_in_another_order_are_the_same(fake, tmp_path):
+    found = two_runs(fake[0], tmp_path)
     path = next((tmp_path / "b" / "results" / "crossvalidation").glob("*.npz"))
     arrays = dict(np.load(path))
     order = np.random.default_rng(0).permutation(fake_response.PATIENTS)
@@ -209,9 +226,9 @@ def test_patients_in_another_order_are_the_same(tmp_path):
         ({"folds": 5}, "a and b have different folds"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_refused_by_name(tmp_path, more, message):
+def test_runs_that_cannot_be_compared_are_refused_by_name(fake, tmp_path, more, message):
     with pytest.raises(ValueError, match=message):
-        two_runs(tmp_path, **more)
+        two_runs(fake[0], tmp_path, **more)
 
 
 def test_names_are_checked(fake, found):
@@ -234,7 +251,8 @@ def test_names_are_checked(fake, found):
 
 def test_data_of_other_patients_are_refused(fake, tmp_path):
     root, _ = fake
-    fake_response.write_comparators(tmp_path / "a", subject=np.array([f"{i:032x}" for i in range(60)]))
+    fewer = np.array([f"{i:032x}" for i in range(60)])
+    fake_response.write_network(tmp_path / "a", "network", noise=1.0, subject=fewer)
     with pytest.raises(
         ValueError, match=r"has 71 patients with a known response, the cross-validations 60, of whom 0"
     ):
@@ -249,6 +267,20 @@ def test_decisions_are_shown_by_how_they_were_made(found):
     assert "guideline_esc_2021_strict" not in {line.cells[0].text for line in half.lines}
     values = found.find(AREA).metrics
     assert first[AREA][2].text == f"{values['accuracy@youden'].value:.2f}".removeprefix("0")
+
+
+def test_labels_dealt_within_a_run_are_shown_and_a_leak_stands_on_top(fake, report, tmp_path):
+    root, _ = fake
+    (table,) = [table for table in report.tables if table.title == "Labels dealt anew"]
+    assert [cell.text for cell in table.lines[0].cells[:2]] == ["MIT-BIH, probe", "3"]
+    assert table.lines[0].cells[3].text == "no"
+    shutil.copytree(root / "probe", tmp_path / "probe")
+    path = next((tmp_path / "probe").rglob("*.json"))
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps({**tree, "scalars": {**tree["scalars"], "network|leak_alarm": 1.0}}))
+    leaky = build({"title": "t", "runs": [{"workdir": "probe"}]}, root=tmp_path)
+    assert leaky.warnings == ("LEAK ALARM: network predicts permuted labels; believe none of its numbers.",)
+    assert "LEAK</td>" in leaky.html
 
 
 @pytest.mark.parametrize(
@@ -271,6 +303,37 @@ def test_leaky_beats_are_labelled_beside_the_majority_class(report):
     assert rows[0][-1] == ".480 · .490 · .500"
     assert table.lines[2].cells[0].small.startswith("LEAKY")
     assert "random beats: LEAKY" in report.html
+
+
+def test_maps_are_drawn_over_their_seconds_and_hertz(fake, tmp_path):
+    root, spec = fake
+    section = grad_cam_section(spec["grad_cam"], epath.Path(root))
+    assert [[cell.text for cell in line.cells] for line in section.tables[0].lines] == [
+        ["V", "8.4", "0.00", ".910"],
+        ["S", "5.6", "-0.75", "–"],
+    ]
+    mean, example, _ = (picture.figure for picture in section.pictures)
+    assert [axes.get_title("left") for axes in mean.axes] == [
+        "with V",
+        "with S",
+        "without V",
+        "without S, nobody",
+    ]
+    shown = mean.axes[0].images[0]
+    y, x = np.unravel_index(np.argmax(shown.get_array()), shown.get_array().shape)
+    left, right, bottom, top = shown.get_extent()
+    assert left + (x + 0.5) * (right - left) / 24 == pytest.approx(0.0, abs=1e-9)  # V peaks on the R peak.
+    assert bottom + (y + 0.5) * (top - bottom) / 16 == pytest.approx(8.4)
+    ecg, image = example.axes
+    assert ecg.get_title("left") == "MLII"
+    line = ecg.lines[0]
+    assert line.get_xdata()[np.argmax(line.get_ydata())] == 0
+    assert len(image.images) == 2
+    fake_response.write_grad_cam(tmp_path / "six", leads=("I", "aVL", "V1", "V2", "V5", "V6"))
+    section = grad_cam_section({"workdir": "six", "examples": 1}, epath.Path(tmp_path))
+    titles = [axes.get_title("left") for axes in section.pictures[1].figure.axes]
+    assert titles == ["I", "aVL", "V1", "V2", "V5", "V6"]
+    assert "missing: x/results/grad_cam" in grad_cam_section({"workdir": "x"}, epath.Path(root)).warnings[0]
 
 
 def test_the_area_under_the_mean_roc_is_the_mean_auroc(found):

@@ -12,7 +12,7 @@ from ecgjax.metrics.bootstrap import percentile_interval
 from ecgjax.metrics.calibration import brier_draws, recalibration_draws
 from ecgjax.metrics.draws import auprc_draws, auroc_draws
 from ecgjax.metrics.paired import mcnemar, permutation_p
-from ecgjax.metrics.repeated import fold_mean_auroc, over_repeats, patient_draws
+from ecgjax.metrics.repeated import fold_mean_auroc, over_repeats, patient_draws, pooled
 from ecgjax.metrics.thresholds import rate_draws
 
 DIFFERENCES = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
@@ -88,7 +88,7 @@ class Table:
     def curve_row(self, name: str, found: OutOfFold, fraction: float) -> Row:
         """Pooled AUROC after training on a fraction of each training set, as metric `auroc@<percent>_percent`."""
         keep = ~np.isnan(found.score).any(axis=0)
-        drawn = self._decided(found, keep)["auroc"]
+        drawn = pooled(auroc_draws, self.truth[keep], found.score[:, keep], self._counts(keep))
         note = f"trained on {fraction:g} of each training set, {len(found.score)} repeats"
         return self._row(name, f"auroc@{100 * fraction:g}_percent", drawn, keep, note)
 

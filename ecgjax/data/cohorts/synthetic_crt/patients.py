@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ecgjax.data.cohorts.synthetic.ecg_parameters import PARAMETERS
 from ecgjax.data.cohorts.synthetic_crt.latent import Response
 
-BLOCK_CENTRE, BLOCK_SLOPE, LEAST_BLOCK = -0.60, 2.2, 0.15
+BLOCK_CENTRE, BLOCK_SLOPE, LEAST_BLOCK = -0.27, 2.0, 0.15
 """Share of left bundle branch block, a sigmoid of slope (d - centre) from its least to 1: above 0.5 in two thirds of
 patients, and in none absent, as a failing ventricle is slow everywhere."""
 
@@ -20,7 +20,7 @@ EDGES, EDGES_PER_BLOCK = 1.14, 0.10
 """Width from edge to edge, as delineated, over the parameter's: fronts are Gaussian, and slower in block."""
 
 NOTCH, NOTCH_PER_D, NOTCH_OWN = 0.11, 0.08, 0.04
-RV_TERMINAL, RV_OWN = 0.8, 0.20
+RV_TERMINAL, RV_OWN = 1.3, 0.20
 """Terminal right-ventricular forces, largest where the left is not late: they lift V1, which block turns down."""
 AMPLITUDE, AMPLITUDE_PER_D, AMPLITUDE_OWN = 0.18, 0.10, 0.05
 """A front that crosses the ventricles alone is opposed by no other: its forces are larger."""
