@@ -63,6 +63,7 @@ def _judged() -> ConfigDict:
             "seed": 0,
             "response": "response",  # The binary label column to predict.
             "labels": "true",  # "permuted" gives every patient the response of another: a control.
+            "split": "drawn",  # Into folds; "given" takes the splits of the data for them.
             "data": {"directory": config_dict.placeholder(str)},  # Made by `ecgjax prepare`.
             "crossvalidation": {
                 "repeats": 20,
