@@ -37,10 +37,10 @@ class CrtCohort:
     cross-validation then divides.
 
     `response` names the definition, `strict` its inequality where authors disagree and `deaths` what dying before
-    follow-up counts as (`response.derive`); "given" takes the table's response column,
-    checked against deaths only. Where a patient has a
-    response both given and derived and they differ, `on_disagreement` refuses the table, naming the lines, or takes one
-    of the two. ECGs of paced hearts are rejected.
+    follow-up counts as (`response.derive`); "given" takes the table's response column, checked against deaths only.
+    Where a patient has a response both given and derived and they differ, `on_disagreement` refuses the table, naming
+    the lines, or takes one of the two. ECGs of paced hearts are rejected: spikes tell that the device is in, and so the
+    outcome's timing.
     """
 
     name = "crt"
