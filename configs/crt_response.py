@@ -74,6 +74,8 @@ def _judged() -> ConfigDict:
                 "curve": (),  # Fractions of the training patients, for a learning curve.
                 "curve_of": (),
                 "curve_repeats": 5,
+                "label_permutations": 99,  # Whole cross-validations on permuted labels: leak alarm, and a p.
+                "permuted_of": (),
                 "seed": 0,
             },
             "contenders": {},  # Beside the network: by any key, `name` (classical, guideline, measure) and fields.
@@ -98,7 +100,7 @@ def _comparators() -> ConfigDict:
     }
     config.contenders = ConfigDict({**guidelines, **measures, **models})
     config.crossvalidation.update(
-        {"reference": "ecg_qrs_area_uvs", "inner": 3}
+        {"reference": "ecg_qrs_area_uvs", "inner": 3, "permuted_of": ("logistic",)}
     )  # Forests are not for nothing.
     return config
 

@@ -10,7 +10,7 @@ import pytest
 
 from ecgjax.core import config as configs
 from ecgjax.core import trees
-from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
+from ecgjax.core.spec import CmrSpec, EcgSpec, ImageSpec, InputSpec
 from ecgjax.evaluators import EVALUATORS
 from ecgjax.evaluators.crossvalidation.run import CrossValidation
 from ecgjax.jobs import fold_config, setup
@@ -84,6 +84,8 @@ def test_the_docstring_of_its_file_explains_every_recipe(file, recipe):
 
 
 PHENOTYPES = ("LVEDV", "LVESV", "LVEF", "LVM", "WT", "RVEDV", "RVEF")
+BEATS = ("N", "L", "R", "S", "V", "F", "P")
+IMAGE = ImageSpec(span=1024, win=128, hop=16, n_fft=512, bins=64, frames=64, mean=-4.0, std=1.5)
 CONDITIONS = ("LVH", "DCM", "MI", "LBBB", "AF", "CAD", "diabetes")
 
 
@@ -91,11 +93,14 @@ def labels():
     """Columns as wide as UK Biobank's CMR table, and the conditions that recipes name."""
     names = (*PHENOTYPES, *(f"phenotype {i}" for i in range(82 - len(PHENOTYPES))))
     regression = [{"name": name, "kind": "regression", "mean": 0.0, "std": 1.0} for name in names]
-    return (*regression, *({"name": c, "kind": "binary", "mean": None, "std": None} for c in CONDITIONS))
+    binary = {"kind": "binary", "mean": None, "std": None, "prevalence": 0.1}
+    return (*regression, *({"name": name, **binary} for name in (*CONDITIONS, *BEATS)))
 
 
 def spec(crop):
-    """The inputs that a recipe of this crop expects: the demo's at 100 Hz, the published ones at 500."""
+    """The inputs that a recipe of this crop expects: windows round beats, or the demo's at 100 Hz, others at 500."""
+    if crop == IMAGE.span:
+        return InputSpec(EcgSpec(("MLII",), 360.0, crop, "normalised", {}, window="beat", image=IMAGE))
     rate, size = (500.0, 210) if crop > 1000 else (100.0, 32)
     cmr = CmrSpec(("ES", "mid", "ED"), size, size, 1.8, "0 to 1", {})
     return InputSpec(EcgSpec(LEADS, rate, int(10 * rate), "normalised", {}), cmr)

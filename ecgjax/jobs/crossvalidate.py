@@ -126,7 +126,7 @@ def crossvalidate(config: ConfigDict, workdir: epath.Path) -> int:
             patients, contender = _of_network(config, network, patients, column, workdir)
             contenders.insert(0, contender)
         with tqdm(
-            total=_fits(settings, len(contenders)), desc=workdir.name, unit="fold", mininterval=1.0
+            total=settings.fits(len(contenders)), desc=workdir.name, unit="fold", mininterval=1.0
         ) as bar:
             kept = [Kept(c, workdir, lambda: interrupt.received is not None, bar.update) for c in contenders]
             try:
@@ -233,12 +233,6 @@ def _source(network: Network | None) -> str:
         if not isinstance(leaf, jax.ShapeDtypeStruct)
     }
     return trees.digest(read)
-
-
-def _fits(settings: CrossValidation, contenders: int) -> int:
-    """How many folds there are to do, those of learning curves too."""
-    curves = len(settings.curve_of) * len(settings.curve) * min(settings.curve_repeats, settings.repeats)
-    return settings.folds * (settings.repeats * contenders + curves)
 
 
 def _say_table(results: Results) -> None:

@@ -158,11 +158,13 @@ def splits_for(trained: Trained, data: str | None = None, *, crops: int = 4) -> 
     if not directory:
         raise ValueError("the checkpoint was converted and knows no data; give it as --data=DIR.")
     check_spec(trained.spec, read_manifest(directory).input_spec, trained.modalities, directory)
+    # Crops of the whole window would all be the same one.
+    several = "ecg" in trained.modalities and config["data"]["crop"] < trained.spec.ecg.length
     return open_splits(
         directory,
         batch_size=max(config["data"]["batch_size"], 256),
         crop=config["data"]["crop"],
-        crops=crops if "ecg" in trained.modalities else 1,
+        crops=crops if several else 1,
         modalities=trained.modalities,
     )
 

@@ -17,6 +17,7 @@ MIN_RATE_HZ = 250
 """Below it half the rate cuts off notches, and a sample is more than 4 ms: no measure of the QRS is given."""
 
 BEFORE_S, AFTER_S = 0.40, 0.40
+"""How far the representative beat reaches before and after R."""
 
 _REACH_S = 0.20  # How far from its steepest slope a QRS may reach.
 
@@ -49,7 +50,7 @@ class Beat:
 
 
 def representative_beat(signal_mv: Float[np.ndarray, "l t"], rate_hz: Rate) -> Beat:
-    """Finds, compares, aligns and averages the beats of a recording of 0.05 to 150 Hz, and delineates the mean.
+    """Finds, compares and aligns the beats of a recording of 0.05 to 150 Hz, and delineates their median.
 
     Mains hum is taken off first. Raises QualityError: "rate" below `MIN_RATE_HZ`, "beats" where no two whole beats
     are alike, "qrs" where the QRS does not end.
@@ -110,9 +111,8 @@ def _without_hum(signal: Float64[np.ndarray, "l t"], rate_hz: Rate) -> Float64[n
     length = signal.shape[1]
     time = np.arange(length) / rate_hz
     bins = scipy.fft.next_fast_len(4 * length, real=True)
-    spectrum = np.abs(scipy.fft.rfft(signal * scipy.signal.get_window("hann", length), n=bins, axis=1)).sum(
-        axis=0
-    )
+    faded = signal * scipy.signal.get_window("hann", length)
+    spectrum = np.abs(scipy.fft.rfft(faded, n=bins, axis=1)).sum(axis=0)
     frequency = np.arange(len(spectrum)) * rate_hz / bins
     for mains_hz in (50, 60):
         near = np.abs(frequency - mains_hz) < 3

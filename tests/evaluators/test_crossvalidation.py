@@ -136,6 +136,7 @@ def test_a_learning_curve_trains_on_less(world):
         SETTINGS, repeats=2, curve=(0.5, 0.25), curve_of=("spy",), curve_repeats=1, reference=None
     )
     results = settings.run(patients, truth, [spy])
+    assert len(spy.seen) == settings.fits(1)
     sizes = [len(train) for train, *_ in spy.seen]
     assert sizes == [96] * 10 + [24] * 5 + [48] * 5
     assert row(results, "spy", "auroc@25_percent").note == "trained on 0.25 of each training set, 1 repeats"

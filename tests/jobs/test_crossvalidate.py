@@ -57,7 +57,9 @@ def recipe(tiny_data, source):
         config = crt_response.get_config(name)
         config.data.directory, config.response = str(tiny_data), "LVH"
         judged = {"repeats": 1, "folds": 2, "inner": 2, "draws": 50, "permutations": 50, "curve": ()}
-        config.crossvalidation.update({**judged, "curve_of": (), "reference": None, **settings})
+        config.crossvalidation.update(
+            {**judged, "curve_of": (), "permuted_of": (), "reference": None, **settings}
+        )
         if name == "comparators":
             config.contenders = ConfigDict({"mass": {"name": "measure", "column": "LVM"}})
         else:

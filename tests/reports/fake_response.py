@@ -211,9 +211,9 @@ def write_grad_cam(workdir, *, leads=("MLII",), samples=256):
 def write_all(root):
     """A root with every kind of result, and the spec that reads it."""
     write_comparators(root / "comparators")
-    write_network(
-        root / "probe", "network", noise=0.95, curve=(0.3, 0.6), curve_of=("network",), curve_repeats=2
-    )
+    curve = {"curve": (0.3, 0.6), "curve_of": ("network",), "curve_repeats": 2}
+    dealt = {"permuted_of": ("network",), "label_permutations": 3}
+    write_network(root / "probe", "network", noise=0.95, **curve, **dealt)
     write_network(root / "random", "network", noise=1.6)
     write_network(root / "scratch", "network", noise=2.0, repeats=2)
     write_run(root / "permuted", [lambda truth: Noisy("network", truth, 1.0)], permuted=True)

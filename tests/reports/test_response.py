@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import math
+import shutil
 
 import fake_response
 import numpy as np
@@ -9,6 +11,7 @@ from test_report import Tags
 
 from ecgjax.metrics.classification import auroc
 from ecgjax.reports.response import cohort, figures, results, tables
+from ecgjax.reports.response.card import make_card
 from ecgjax.reports.response.differences import HELPS, NO_EVIDENCE, judge, p_value
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.report import build
@@ -76,8 +79,9 @@ def test_the_markdown_ends_with_the_card(report):
         "fraction rose by more than 5 points at follow-up (lvef5). Deaths before follow-up count as no response",
         "74 patients with 76 recordings in the table; 1 died before follow-up, and 2 had a given response",
         "Recordings rejected: damaged 1. 73 patients had a usable recording, 2 of them no known response; 71 were",
-        "4 repeats of stratified 4-fold cross-validation by patient",
+        "Up to 4 repeats of stratified 4-fold cross-validation by patient",
         "two-lead Holter recordings of 1975 to 1979",
+        "The inclusion rule of the clinic is not recorded",
     ):
         assert text in card
 
@@ -103,6 +107,16 @@ def test_patients_are_counted_from_the_table_to_the_analysis(fake):
     assert rows["nyha"][3] == "8"
     assert rows["lbbb"] == []
     assert described.missing["nyha"] == 8
+
+
+@pytest.mark.parametrize(("null", "text"), [(False, "exceeds an AUROC of .80"), (True, "an AUROC of .50")])
+def test_simulated_patients_are_called_so(fake, found, null, text):
+    described = cohort.describe(fake[0] / "data")
+    settings = {"patients": 200, "auc": 0.8, "null": null, "deaths": 0.06}
+    simulated = dataclasses.replace(described, cohort="synthetic_crt", settings=settings)
+    assert described.planted is None
+    assert text in make_card("t", found, None, simulated).markdown
+    assert "Simulated" not in make_card("t", found, None, described).markdown
 
 
 def test_a_difference_is_that_of_the_mean_aurocs_and_mcnemar_counts_patients(found):
@@ -160,7 +174,8 @@ def test_transfer_helps_only_where_everything_required_is_beaten(found):
 def test_a_missing_run_is_said_and_leaves_no_evidence(fake):
     root, spec = fake
     runs = [*spec["runs"][:2], {"workdir": "never_run", "names": {"network": "random encoder"}}]
-    built = build({**spec, "runs": runs, "draws": 20}, root=root)
+    judged = {name: spec[name] for name in ("judged", "against", "required")}
+    built = build({"title": "t", "runs": runs, **judged, "draws": 20}, root=root)
     assert built.warnings == ("missing: never_run/results/crossvalidation/*.json",)
     assert "against random encoder: random encoder is missing" in built.conclusion
     assert built.conclusion.startswith(NO_EVIDENCE)
@@ -252,6 +267,20 @@ def test_decisions_are_shown_by_how_they_were_made(found):
     assert "guideline_esc_2021_strict" not in {line.cells[0].text for line in half.lines}
     values = found.find(AREA).metrics
     assert first[AREA][2].text == f"{values['accuracy@youden'].value:.2f}".removeprefix("0")
+
+
+def test_labels_dealt_within_a_run_are_shown_and_a_leak_stands_on_top(fake, report, tmp_path):
+    root, _ = fake
+    (table,) = [table for table in report.tables if table.title == "Labels dealt anew"]
+    assert [cell.text for cell in table.lines[0].cells[:2]] == ["MIT-BIH, probe", "3"]
+    assert table.lines[0].cells[3].text == "no"
+    shutil.copytree(root / "probe", tmp_path / "probe")
+    path = next((tmp_path / "probe").rglob("*.json"))
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps({**tree, "scalars": {**tree["scalars"], "network|leak_alarm": 1.0}}))
+    leaky = build({"title": "t", "runs": [{"workdir": "probe"}]}, root=tmp_path)
+    assert leaky.warnings == ("LEAK ALARM: network predicts permuted labels; believe none of its numbers.",)
+    assert "LEAK</td>" in leaky.html
 
 
 @pytest.mark.parametrize(

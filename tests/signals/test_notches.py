@@ -40,9 +40,10 @@ def test_waves_of_an_rs_or_a_qrs_are_not_notches():
 
 
 def test_early_and_late_turns_are_not_in_the_middle():
-    # The same notch 30 ms after the onset, and in the last quarter.
+    # One 30 ms after the onset, one in the last quarter; the latter counts where it comes earlier.
     assert not notched(wave((0.015, 0.015, 0.5), (0.06, 0.05, 1.0)), RATE)
-    assert not notched(wave((0.07, 0.05, 1.0), (0.145, 0.015, 0.4)), RATE)
+    assert not notched(wave((0.08, 0.08, 1.0), (0.14, 0.012, 0.25)), RATE)
+    assert notched(wave((0.08, 0.08, 1.0), (0.115, 0.012, 0.25)), RATE)
 
 
 def test_a_ripple_below_20_uv_in_10_ms_is_noise():

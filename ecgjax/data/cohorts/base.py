@@ -53,7 +53,10 @@ class RejectedError(ValueError):
 
 @runtime_checkable
 class Cohort(Protocol):
-    """Picklable, cheap to build; numpy only, so that `prepare` may run it in many processes."""
+    """Picklable, cheap to build; numpy only, so that `prepare` may run it in many processes.
+
+    `notes`, where a cohort has them, are sentences about what its items leave out; log and manifest repeat them.
+    """
 
     name: str
     targets: tuple[Target, ...]

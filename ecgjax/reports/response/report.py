@@ -50,14 +50,19 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
     judgement = _judgement(spec, found)
     described, warnings = _described(spec, root, found)
     warnings += [f"missing: {path}" for path in found.missing]
+    warnings += [
+        f"LEAK ALARM: {contender.name} predicts permuted labels; believe none of its numbers."
+        for contender in found.contenders
+        if contender.leaks
+    ]
     written = card.make_card(spec["title"], found, judgement, described)
     sections = [
         Section(
             "Verdict", warnings=[card.RESEARCH_USE, *warnings], text=[judgement.sentence] if judgement else []
         ),
         *_patients(described),
-        *_comparison(found, judgement, spec),
-        *_permuted(spec, root),
+        *_comparison(found, judgement, described, spec),
+        *_alarm(found, spec, root),
         *([grad_cam_section(spec["grad_cam"], root)] if spec.get("grad_cam") else []),
         *([pretraining_section(spec["pretraining"], root)] if spec.get("pretraining") else []),
         *written.sections,
@@ -111,7 +116,10 @@ def _patients(described: cohort.Described | None) -> list[Section]:
 
 
 def _comparison(
-    found: results.CrossValidated, judgement: Judgement | None, spec: Mapping[str, Any]
+    found: results.CrossValidated,
+    judgement: Judgement | None,
+    described: cohort.Described | None,
+    spec: Mapping[str, Any],
 ) -> list[Section]:
     if not found.contenders:
         return []
@@ -123,9 +131,13 @@ def _comparison(
     reference = judgement.required[0] if judgement and judgement.required else None
     forest = "Pooled AUROC with 95 % intervals over patients. Grey: chance."
     forest += f" Dashed: {reference}." if reference else ""
+    planted = described.planted if described else None
+    forest += " Dotted: what no reader of the simulated ECG exceeds in expectation." if planted else ""
     pictures = [
         Picture(
-            figures.auroc_forest(found, judged=judged, reference=reference), forest, "AUROC of all contenders"
+            figures.auroc_forest(found, judged=judged, reference=reference, planted=planted),
+            forest,
+            "AUROC of all contenders",
         )
     ]
     return [
@@ -157,17 +169,21 @@ def _curves(found: results.CrossValidated, shown: Sequence[str]) -> list[Picture
     return pictures
 
 
-def _permuted(spec: Mapping[str, Any], root: epath.Path) -> list[Section]:
+def _alarm(found: results.CrossValidated, spec: Mapping[str, Any], root: epath.Path) -> list[Section]:
+    """What permuted labels gave, within the runs and in runs of their own."""
     contenders, missing = [], []
     for run in spec.get("permuted", ()):
-        found = results.load([run], root=root)
-        contenders += found.contenders
-        missing += [f"missing: {path}" for path in found.missing]
-    if not contenders and not missing:
+        permuted = results.load([run], root=root)
+        contenders += permuted.contenders
+        missing += [f"missing: {path}" for path in permuted.missing]
+    made = [response_tables.permuted_table(contenders)] if contenders else []
+    dealt = response_tables.dealt_table(found.contenders)
+    if not made and not missing and dealt is None:
         return []
-    tables_ = [response_tables.permuted_table(contenders)] if contenders else []
-    text = ["Every patient got the response of another; whatever is above chance now has found a leak."]
-    return [Section("Leakage alarm", text=text, warnings=missing, tables=tables_)]
+    text = ["Every patient gets the response of another; whatever is above chance then has found a leak."]
+    return [
+        Section("Leakage alarm", text=text, warnings=missing, tables=[*([dealt] if dealt else []), *made])
+    ]
 
 
 def _provenance(found: results.CrossValidated) -> Section:

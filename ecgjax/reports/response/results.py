@@ -23,13 +23,17 @@ _KEYS = {"workdir", "step", "names"}
 class Contender:
     """One contender's out-of-fold predictions and the metrics that its run made of them, by metric name.
 
-    NaN in `score` is a patient that it cannot evaluate, NaN in `probability` a rule that gives none.
+    NaN in `score` is a patient that it cannot evaluate, NaN in `probability` a rule that gives none. `dealt` are its
+    AUROCs under permuted labels, empty where its run made none; `leaks` whether they raised the alarm.
     """
 
     name: str
     workdir: str
     metrics: Mapping[str, Interval]
     permutation_p: float
+    refitted_p: float
+    dealt: Float[np.ndarray, " k"]
+    leaks: bool
     note: str
     score: Float[np.ndarray, "repeat n"]
     probability: Float[np.ndarray, "repeat n"]
@@ -147,13 +151,19 @@ def _contenders(spec, tree, arrays, order) -> list[Contender]:
     for source in sources:
         rows = [row for row in tree["rows"] if row["input"] == source]
         notes = dict.fromkeys(part for row in rows for part in row["note"].split("; ") if "evaluable" in part)
-        p = tree["scalars"].get(f"{source}|permutation_p")
+        scalars = {
+            name: tree["scalars"].get(f"{source}|{name}")
+            for name in ("permutation_p", "refitted_permutation_p", "leak_alarm")
+        }
         contenders.append(
             Contender(
                 name=shown.get(source, source),
                 workdir=str(spec["workdir"]),
                 metrics={row["metric"]: _interval(row) for row in rows},
-                permutation_p=math.nan if p is None else p,
+                permutation_p=_number(scalars["permutation_p"]),
+                refitted_p=_number(scalars["refitted_permutation_p"]),
+                dealt=arrays.get(f"{source}|permuted_auroc", np.zeros(0)),
+                leaks=scalars["leak_alarm"] == 1,
                 note="; ".join(notes),
                 **{field: arrays[f"{source}|{field}"][:, order] for field in _FIELDS},
             )
@@ -162,8 +172,13 @@ def _contenders(spec, tree, arrays, order) -> list[Contender]:
 
 
 def _interval(row: Mapping[str, Any]) -> Interval:
-    value, low, high = (math.nan if row[key] is None else float(row[key]) for key in ("value", "low", "high"))
+    value, low, high = (_number(row[key]) for key in ("value", "low", "high"))
     return Interval(value, low, high, row["n"], row["subjects"])
+
+
+def _number(value: float | None) -> float:
+    """JSON has null for NaN."""
+    return math.nan if value is None else float(value)
 
 
 def _check_names(contenders: Sequence[Contender]) -> None:

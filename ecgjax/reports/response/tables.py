@@ -7,7 +7,7 @@ import numpy as np
 
 from ecgjax.reports.response.differences import Judgement, p_value
 from ecgjax.reports.response.results import Contender, CrossValidated
-from ecgjax.reports.tables import Cell, Line, Table, cell, signed
+from ecgjax.reports.tables import Cell, Line, Table, cell, number, signed
 
 RANKING = {
     "auroc": "AUROC, pooled",
@@ -47,8 +47,9 @@ def ranking_table(found: CrossValidated) -> Table:
     prevalence = found.truth.mean() if len(found.truth) else math.nan
     notes = (
         f"Out-of-fold predictions of {len(found.truth)} patients, {found.truth.sum():.0f} with the outcome: mean over "
-        f"{len(found.fold)} repeats of {_folds(found)}-fold cross-validation; below each value its 95 % interval over "
-        "patients, drawn with all their repeats. It says what other patients would change, not what another fit would.",
+        f"up to {len(found.fold)} repeats of {_folds(found)}-fold cross-validation; below each value its 95 % interval "
+        "over draws of patients, each with the predictions of one repeat: what other patients and another dealing of "
+        "the folds would change.",
         f"Without any knowledge AUROC is .50, AUPRC {prevalence:.2f}, Brier {prevalence * (1 - prevalence):.2f}. "
         "Permutation p: of a pooled AUROC above .50.",
         *_left_out(found.contenders),
@@ -109,20 +110,40 @@ def difference_table(judgement: Judgement) -> Table:
     return Table(f"{judgement.contender} against each", header, tuple(lines), notes)
 
 
+def dealt_table(contenders: Sequence[Contender]) -> Table | None:
+    """AUROCs under labels dealt anew, of contenders that were cross-validated so; None where none was."""
+    lines = []
+    for contender in contenders:
+        dealt = contender.dealt
+        if len(dealt):
+            spread = Cell(number(float(dealt.mean())), f"{number(dealt.min())} to {number(dealt.max())}")
+            alarm = Cell("LEAK" if contender.leaks else "no")
+            p = Cell(p_value(contender.refitted_p))
+            lines.append(Line((Cell(contender.name), Cell(str(len(dealt))), spread, alarm, p)))
+    if not lines:
+        return None
+    header = ("contender", "permutations", "mean AUROC", "alarm", "permutation p, refitted")
+    notes = (
+        "Everything is fitted again under each permutation. The alarm is raised where the mean is above .50 by more "
+        "than four standard errors; p is how often a permutation reached the AUROC of the true labels.",
+    )
+    return Table("Labels dealt anew", header, tuple(lines), notes)
+
+
 def permuted_table(contenders: Sequence[Contender]) -> Table:
-    """Contenders trained on permuted labels: an alarm for leaks."""
+    """Contenders of runs on permuted labels: their interval should cover chance."""
     lines = []
     for contender in contenders:
         found = contender.metric("auroc")
         if found.low > 0.5:
             said = "above: something leaks, or this is the 1 in 40 that chance puts there"
         elif found.high < 0.5:
-            said = "below: by chance, or folds that are dealt to match their labels"
+            said = "below: by chance"
         else:
             said = "covered"
         lines.append(Line((Cell(contender.name), cell(found), Cell(said))))
-    header = ("trained on permuted labels", "AUROC, pooled", ".50")
-    return Table("Leakage alarm", header, tuple(lines))
+    header = ("run on permuted labels", "AUROC, pooled", ".50")
+    return Table("Runs on permuted labels", header, tuple(lines))
 
 
 def _how(contender: Contender, used: str) -> str:
