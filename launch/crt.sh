@@ -90,12 +90,13 @@ patients crt_data "" --like="$beats"
 # Two lanes, balanced by how long they take.
 from=(--config.init_from.workdir="$beats" --config.init_from.step=best)
 lane_trained() {
-  judge full full crt_data "${from[@]}" && judge partial partial crt_data "${from[@]}" && judge probe probe crt_data "${from[@]}"
+  judge probe probe crt_data "${from[@]}" && judge partial partial crt_data "${from[@]}" &&
+    judge full full crt_data "${from[@]}"
 }
 lane_controls() {
   judge comparators comparators crt_data && judge random random crt_data "${from[@]}" &&
-    judge scratch scratch crt_data "${from[@]}" &&
-    judge permuted probe crt_data "${from[@]}" --config.labels=permuted || return
+    judge permuted probe crt_data "${from[@]}" --config.labels=permuted &&
+    judge scratch scratch crt_data "${from[@]}" || return
   [ -z "$vit" ] || { judge vit_probe vit_probe crt_vit_data --config.init_from.workdir="$vit" &&
     judge vit_random vit_random crt_vit_data --config.init_from.workdir="$vit"; }
 }
