@@ -10,7 +10,7 @@
 `resnet`    `aami` with a ResNet-18 on the image
 `lab2020`   N, L, R, V, P, on the data `mitbih_lab2020`, whose split LEAKS: beats are drawn at random, people are not
             kept apart. What it scores is no measure of anything but that; results carry the word
-`demo`      `bbb` in half a minute, on the data `synthetic_beats`
+`demo`      `bbb` in a minute or two, on the data `synthetic_beats`
 
 The paper says that a convolutional network on STFT images was trained on MIT-BIH, and no more: neither layers, classes,
 split nor schedule. All of this is our choice: AdamW at 2e-3 with a cosine, batches of 256; normal beats thinned to a
@@ -99,8 +99,8 @@ def _lab2020() -> ConfigDict:
 
 def _demo() -> ConfigDict:
     config = _bbb()
-    config.steps = 120
-    config.validate_every = config.save_every = 30
+    config.steps = 400
+    config.validate_every = config.save_every = 50
     config.data.batch_size = 64
     config.objective.encoder.update({"widths": (8, 16, 32)})
     config.optimizer.schedule.warmup_steps = 10

@@ -63,6 +63,7 @@ def _judged() -> ConfigDict:
             "seed": 0,
             "response": "response",  # The binary label column to predict.
             "labels": "true",  # "permuted" gives every patient the response of another: a control.
+            "split": "drawn",  # Into folds; "given" takes the splits of the data for them.
             "data": {"directory": config_dict.placeholder(str)},  # Made by `ecgjax prepare`.
             "crossvalidation": {
                 "repeats": 20,
@@ -74,6 +75,8 @@ def _judged() -> ConfigDict:
                 "curve": (),  # Fractions of the training patients, for a learning curve.
                 "curve_of": (),
                 "curve_repeats": 5,
+                "label_permutations": 99,  # Whole cross-validations on permuted labels: leak alarm, and a p.
+                "permuted_of": (),
                 "seed": 0,
             },
             "contenders": {},  # Beside the network: by any key, `name` (classical, guideline, measure) and fields.
@@ -98,7 +101,7 @@ def _comparators() -> ConfigDict:
     }
     config.contenders = ConfigDict({**guidelines, **measures, **models})
     config.crossvalidation.update(
-        {"reference": "ecg_qrs_area_uvs", "inner": 3}
+        {"reference": "ecg_qrs_area_uvs", "inner": 3, "permuted_of": ("logistic",)}
     )  # Forests are not for nothing.
     return config
 

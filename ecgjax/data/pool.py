@@ -33,6 +33,12 @@ class Pool:
         return as_hex(self.arrays["subject"])
 
     @property
+    def split(self) -> np.ndarray:
+        """The split of each example, by name."""
+        splits = self.manifest.splits
+        return np.repeat(list(splits), [split.examples for split in splits.values()])
+
+    @property
     def label(self) -> Float[np.ndarray, "r m"]:
         """Label columns, NaN where missing."""
         return self.arrays["label"]

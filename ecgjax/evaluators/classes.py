@@ -140,14 +140,14 @@ def _text(model: ClassScores, constant: ClassScores, names, cohort: str, leak: s
     """The table of the test split for a terminal."""
     width = max(len(name) for name in (*names, "all classes"))
     lines = [f"{cohort}, test split" + (f" ({leak})" if leak else "")]
-    header = [f"{short:>20}" for short in _SHORT.values()]
+    header = [f"{short:>24}" for short in _SHORT.values()]
     lines.append(
         f"{'class':<{width}} {'records':>8} {'subjects':>8}{''.join(header)}  taken for {' '.join(names)}"
     )
     for i, name in enumerate(names):
         of_class = [model.by_class[metric][i] for metric in _SHORT]
         counts = " ".join(str(n) for n in model.confusion[i])
-        cells = "".join(f"{_cell(found):>20}" for found in of_class)
+        cells = "".join(f"{_cell(found):>24}" for found in of_class)
         lines.append(f"{name:<{width}} {of_class[0].n:>8} {of_class[0].subjects:>8}{cells}  {counts}")
     for metric, found in model.overall.items():
         majority = f"majority class {constant.overall[metric].value:.3f}"
@@ -159,4 +159,6 @@ def _text(model: ClassScores, constant: ClassScores, names, cohort: str, leak: s
 
 
 def _cell(found: Interval) -> str:
+    if found.value != found.value:
+        return "none"
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

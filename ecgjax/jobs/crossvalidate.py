@@ -16,13 +16,15 @@ network, `vit_*` for the encoder of an MMCL or masked run:
 
 Steps and rates stand in the config; no choice sees the test fold. Thresholds are chosen among training patients: by
 inner folds, or, where a network is trained, on one inner fold that it is not trained on. `--config.labels=permuted`
-gives every patient the response of another: a control that must not beat chance.
+gives every patient the response of another: a control that must not beat chance. `--config.split=given` takes the
+splits of DATA, which a table may name, as folds, in place of folds drawn anew in every repeat.
 
 The workdir receives folds/, a file for every finished one, results/crossvalidation/0.json and .npz, and
 predictions.csv. SIGTERM or Ctrl-C leaves with exit code 75; the same command goes on after the last finished fold.
 Predictions of several workdirs can be compared patient by patient where the data were prepared with one `--key_file`.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,7 +33,7 @@ import jax
 import numpy as np
 from absl import flags
 from etils import epath
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
@@ -46,6 +48,7 @@ from ecgjax.evaluators.comparators.measures import SingleMeasure
 from ecgjax.evaluators.comparators.probe import EmbeddingProbe
 from ecgjax.evaluators.comparators.rules import Guideline
 from ecgjax.evaluators.crossvalidation.contenders import Contender
+from ecgjax.evaluators.crossvalidation.folds import check_size, given_folds
 from ecgjax.evaluators.crossvalidation.patients import Patients, by_patient, refuse_duplicates
 from ecgjax.evaluators.crossvalidation.predictions import predictions_csv
 from ecgjax.evaluators.crossvalidation.run import NAME, CrossValidation
@@ -69,7 +72,8 @@ _STEP = 0
 
 _PERMUTATION_STREAM = 0x7065726D  # Keeps this draw apart from anything else that is seeded with the seed.
 
-_SHOWN = ("auroc", "auroc_fold_mean", "auprc", "brier", "sensitivity@youden", "specificity@youden")
+_SHOWN = ("auroc", "auroc_fold_mean", "auprc", "brier", "sensitivity", "specificity")
+"""In the table that is printed; decisions are those of the rule, or of the threshold chosen within the folds."""
 
 
 def define() -> None:
@@ -103,21 +107,20 @@ def crossvalidate(config: ConfigDict, workdir: epath.Path) -> int:
     _check_paced(pool, column)
     refuse_duplicates(pool.subject, pool.arrays["ecg"], what="the ECGs")
     patients, truth = _patients(pool, column, {})
-    with located("config.crossvalidation"):
-        settings.fold(truth)
+    if config["labels"] == "permuted":
+        truth = np.random.default_rng((config["seed"], _PERMUTATION_STREAM)).permutation(truth)
+    settings, fold = _folds(config, settings, pool, patients, truth)
     contenders: list[Contender] = [
         configs.build(CONTENDERS, section, f"config.contenders.{name}", patients=patients)
         for name, section in config["contenders"].items()
     ]
-    if config["labels"] == "permuted":
-        truth = np.random.default_rng((config["seed"], _PERMUTATION_STREAM)).permutation(truth)
     with Interrupt() as interrupt:
         network = None
         if trains:
             config = fold_config.completed(config, pool.manifest.input_spec)
             network = _network(config, pool, lambda: interrupt.received is not None)
-        belongs = {"config": config, "fingerprint": pool.manifest.fingerprint, "source": _source(network)}
-        open_workdir(workdir, belongs)
+        source = _source(network)
+        open_workdir(workdir, {"config": config, "fingerprint": pool.manifest.fingerprint, "source": source})
         if results_path(workdir, NAME, _STEP).exists():
             runtime.say(f"{workdir} has its results already.")
             _say_table(Results.read(workdir, NAME, _STEP))
@@ -126,21 +129,21 @@ def crossvalidate(config: ConfigDict, workdir: epath.Path) -> int:
             patients, contender = _of_network(config, network, patients, column, workdir)
             contenders.insert(0, contender)
         with tqdm(
-            total=_fits(settings, len(contenders)), desc=workdir.name, unit="fold", mininterval=1.0
+            total=settings.fits(len(contenders)), desc=workdir.name, unit="fold", mininterval=1.0
         ) as bar:
             kept = [Kept(c, workdir, lambda: interrupt.received is not None, bar.update) for c in contenders]
             try:
-                results = settings.run(patients, truth, kept, target=config["response"], told=runtime.say)
+                options = {"fold": fold, "target": config["response"], "told": runtime.say}
+                results = settings.run(patients, truth, kept, **options)
             except Interrupted:
-                runtime.say(
-                    f"{interrupt.received.name}: finished folds are kept; run the same command to go on."
-                )
+                name = interrupt.received.name
+                runtime.say(f"{name}: finished folds are kept; run the same command to go on.")
                 return INTERRUPTED
     write_text(workdir / "predictions.csv", predictions_csv(results))
     path = results.write(
         workdir,
         step=_STEP,
-        checkpoint=belongs["source"],
+        checkpoint=source,
         objective=config["objective"]["name"] if trains else "none",
         input_spec=pool.manifest.input_spec.to_json(),
         version=ecgjax.__version__,
@@ -200,6 +203,27 @@ def _patients(
     return by_patient(pool.subject, pool.label[:, column], columns=columns, features=features)
 
 
+def _folds(
+    config: Mapping[str, Any],
+    settings: CrossValidation,
+    pool: Pool,
+    patients: Patients,
+    truth: Float[np.ndarray, " n"],
+) -> tuple[CrossValidation, Int[np.ndarray, "repeat n"]]:
+    """The fold of every patient: drawn, or the split that the data give it, which then are the settings' folds.
+
+    Raises where a class is too small.
+    """
+    if config["split"] == "drawn":
+        with located("config.crossvalidation"):
+            return settings, settings.fold(truth)
+    with located("config.split"):
+        fold = given_folds(patients.patient, pool.split, truth)
+        for number in np.unique(fold):
+            check_size(truth[fold[0] != number], folds=settings.inner)
+    return dataclasses.replace(settings, repeats=1, folds=len(np.unique(fold))), fold
+
+
 def _network(config: Mapping[str, Any], pool: Pool, leave: Callable[[], bool]) -> Network:
     """The step and the first weights of the folds, on shapes alone but for what a source gives."""
     labels = setup.label_columns(pool.manifest)
@@ -235,19 +259,14 @@ def _source(network: Network | None) -> str:
     return trees.digest(read)
 
 
-def _fits(settings: CrossValidation, contenders: int) -> int:
-    """How many folds there are to do, those of learning curves too."""
-    curves = len(settings.curve_of) * len(settings.curve) * min(settings.curve_repeats, settings.repeats)
-    return settings.folds * (settings.repeats * contenders + curves)
-
-
 def _say_table(results: Results) -> None:
     """The headline metrics of every contender with their intervals, a line each."""
     cells: dict[str, dict[str, str]] = {}
     for row in results.rows:
-        if row.metric in _SHOWN:
+        metric = row.metric.removesuffix("@youden").removesuffix("@rule")
+        if metric in _SHOWN:
             interval = "" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
-            cells.setdefault(row.input, {})[row.metric] = f"{row.value:.3f}{interval}"
+            cells.setdefault(row.input, {})[metric] = f"{row.value:.3f}{interval}"
     lines = [
         ["contender", *_SHOWN],
         *([name, *(mine.get(m, "") for m in _SHOWN)] for name, mine in cells.items()),

@@ -11,7 +11,7 @@ from ecgjax.jobs import initial
 from ecgjax.objectives.encoders import with_variant
 from ecgjax.train import checkpoint
 
-COMMON = ("seed", "response", "labels", "data", "crossvalidation", "contenders")
+COMMON = ("seed", "response", "labels", "split", "data", "crossvalidation", "contenders")
 """What every config holds at its top level; one without a network nothing else."""
 
 NETWORK = (
@@ -38,8 +38,11 @@ def check(config: Mapping[str, Any]) -> bool:
     fields = ("directory", "batch_size", "crop", "crops") if network else ("directory",)
     configs.check_sections(config["data"], fields, "config.data")
     configs.check_set(config, "data.directory", "response")
-    if config["labels"] not in ("true", "permuted"):
-        raise ValueError(f"config.labels: unknown {config['labels']!r}; choose 'true' or 'permuted'.")
+    for field, known in (("labels", ("true", "permuted")), ("split", ("drawn", "given"))):
+        if config[field] not in known:
+            raise ValueError(
+                f"config.{field}: unknown {config[field]!r}; choose {known[0]!r} or {known[1]!r}."
+            )
     if not network:
         if not config["contenders"]:
             raise ValueError(

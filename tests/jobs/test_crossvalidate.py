@@ -57,7 +57,9 @@ def recipe(tiny_data, source):
         config = crt_response.get_config(name)
         config.data.directory, config.response = str(tiny_data), "LVH"
         judged = {"repeats": 1, "folds": 2, "inner": 2, "draws": 50, "permutations": 50, "curve": ()}
-        config.crossvalidation.update({**judged, "curve_of": (), "reference": None, **settings})
+        config.crossvalidation.update(
+            {**judged, "curve_of": (), "permuted_of": (), "reference": None, **settings}
+        )
         if name == "comparators":
             config.contenders = ConfigDict({"mass": {"name": "measure", "column": "LVM"}})
         else:
@@ -183,6 +185,21 @@ def test_what_knows_the_response_loses_it_where_labels_are_permuted(recipe, tmp_
     assert row.low < 0.5 < row.high
 
 
+def test_the_splits_of_the_data_may_be_the_folds(recipe, tmp_path, altered):
+    config = recipe("comparators")
+    config.split = "given"
+    assert job.crossvalidate(config, epath.Path(tmp_path / "run")) == 0
+    assert sorted(np.bincount(arrays(tmp_path / "run")["fold"][0])) == [32, 48, 64]
+
+    def together(values):
+        values[-1] = values[0]
+        return values
+
+    altered(subject=together, label=together)
+    with pytest.raises(ValueError, match=r"config\.split: the patient of recordings 0, 143 is in two folds"):
+        job.crossvalidate(config, epath.Path(tmp_path / "other"))
+
+
 class Listener(Network):
     """A network that notes what it is given, and whose probability of a recording is its number / 100."""
 
@@ -238,6 +255,7 @@ def refused(config, tmp_path, message):
             "shuffled",
             r"config\.labels: unknown 'shuffled'; choose 'true' or 'permuted'",
         ),
+        ("vit_full", "split", "fixed", r"config\.split: unknown 'fixed'; choose 'drawn' or 'given'"),
         ("vit_full", "mode", "frozen", r"config\.mode: unknown 'frozen'; choose from probe, random, partial"),
         ("vit_full", "steps", 0, r"config\.steps is 0; it must be at least 1"),
         (

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import shutil
@@ -10,6 +11,7 @@ from test_report import Tags
 
 from ecgjax.metrics.classification import auroc
 from ecgjax.reports.response import cohort, figures, results, tables
+from ecgjax.reports.response.card import make_card
 from ecgjax.reports.response.differences import HELPS, NO_EVIDENCE, judge, p_value
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.report import build
@@ -79,6 +81,7 @@ def test_the_markdown_ends_with_the_card(report):
         "Recordings rejected: damaged 1. 73 patients had a usable recording, 2 of them no known response; 71 were",
         "Up to 4 repeats of stratified 4-fold cross-validation by patient",
         "two-lead Holter recordings of 1975 to 1979",
+        "The inclusion rule of the clinic is not recorded",
     ):
         assert text in card
 
@@ -104,6 +107,16 @@ def test_patients_are_counted_from_the_table_to_the_analysis(fake):
     assert rows["nyha"][3] == "8"
     assert rows["lbbb"] == []
     assert described.missing["nyha"] == 8
+
+
+@pytest.mark.parametrize(("null", "text"), [(False, "exceeds an AUROC of .80"), (True, "an AUROC of .50")])
+def test_simulated_patients_are_called_so(fake, found, null, text):
+    described = cohort.describe(fake[0] / "data")
+    settings = {"patients": 200, "auc": 0.8, "null": null, "deaths": 0.06}
+    simulated = dataclasses.replace(described, cohort="synthetic_crt", settings=settings)
+    assert described.planted is None
+    assert text in make_card("t", found, None, simulated).markdown
+    assert "Simulated" not in make_card("t", found, None, described).markdown
 
 
 def test_a_difference_is_that_of_the_mean_aurocs_and_mcnemar_counts_patients(found):

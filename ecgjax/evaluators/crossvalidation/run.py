@@ -60,6 +60,12 @@ class CrossValidation:
         check_nested(truth, folds=self.folds, inner=self.inner, fractions=(1.0, *self.curve))
         return repeated_folds(truth, repeats=self.repeats, folds=self.folds, seed=self.seed)
 
+    def fits(self, contenders: int) -> int:
+        """How often `run` calls `fit_predict` with drawn folds, for whoever shows progress."""
+        curves = len(self.curve_of) * len(self.curve) * min(self.curve_repeats, self.repeats)
+        permuted = len(self.permuted_of) * self.label_permutations
+        return self.folds * (self.repeats * contenders + curves + permuted)
+
     def run(
         self,
         patients: Patients,

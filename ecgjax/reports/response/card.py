@@ -36,8 +36,8 @@ LIMITATIONS = (
     "Few patients of one cohort, and no external validation: intervals are wide, and say nothing of other hospitals.",
     "The published system's transform settings, network, classes, folds and definition of response are not public; "
     "those used here are this project's own, and its numbers can be neither confirmed nor refuted without its data.",
-    "Pre-training is on MIT-BIH: two-lead Holter recordings of 1975 to 1979, left bundle branch block in four people "
-    "only, far from 12-lead ECGs of heart failure.",
+    "Where the encoder was trained on MIT-BIH: those are two-lead Holter recordings of 1975 to 1979, with left bundle "
+    "branch block in four people only, far from 12-lead ECGs of heart failure.",
     "The time-frequency image drops phase, and with it polarity between leads, which criteria of bundle branch block "
     "use; measures of the vectorcardiogram stand beside it for that reason.",
     "ECGs of already paced hearts have to be left out: their spikes reveal the timing of the outcome. Spikes that a "
@@ -96,6 +96,8 @@ def outcome_of(described: Described | None) -> str:
     """The definition of response in words, with what deaths count as."""
     if described is None:
         return "Definition of response: unknown, since the data directory was not at hand."
+    if described.planted is not None:
+        return "Response: drawn by the simulation, from the same latent that shapes the ECG unless the cohort is null."
     settings = described.settings
     name = settings.get("response")
     if name == "lvef5":
@@ -124,10 +126,13 @@ def _participants(described: Described | None) -> tuple[str, ...]:
     if described is None:
         return ("Unknown: the data directory was not at hand.",)
     lines = []
-    if described.cohort != "crt":
-        lines.append(f"Cohort {described.cohort!r}. Where it is synthetic, it is no evidence about patients.")
+    if described.planted is not None:
+        lines.append(
+            f"Simulated patients (cohort {described.cohort}), which are no evidence about people. By construction no "
+            f"reader of their ECG exceeds an AUROC of {number(described.planted)} in expectation."
+        )
     settings = described.settings
-    if "patients" in settings:
+    if "recordings" in settings:
         lines.append(
             f"{settings['patients']} patients with {settings['recordings']} recordings in the table; "
             f"{settings['died']} died before follow-up, and {settings['disagreements']} had a given response that "
@@ -139,9 +144,10 @@ def _participants(described: Described | None) -> tuple[str, ...]:
         f"Recordings rejected: {rejects}. {len(described.subject)} patients had a usable recording, {left} of them no "
         f"known response; {described.evaluated} were analysed."
     )
-    lines.append(
-        "The inclusion rule of the clinic is not recorded in the data: state it wherever this is quoted."
-    )
+    if described.planted is None:
+        lines.append(
+            "The inclusion rule of the clinic is not recorded in the data: state it wherever this is quoted."
+        )
     return tuple(lines)
 
 
@@ -179,8 +185,8 @@ def _validation(found: CrossValidated) -> tuple[str, ...]:
     return (
         f"Up to {repeats} repeats of stratified {folds}-fold cross-validation by patient: all recordings of a patient "
         "are in one fold. Standardisation, selection, early stopping and threshold are made inside the training folds. "
-        f"Values are means over repeats; intervals are percentiles over {settings.get('draws', '?')} draws of patients, each "
-        "with the predictions of one repeat. No external data.",
+        "Values are means over repeats; intervals are percentiles over draws of patients "
+        f"({settings.get('draws', '?')}), each with the predictions of one repeat. No external data.",
         PAPER_NUMBERS,
     )
 

@@ -38,6 +38,13 @@ class Described:
         return int(np.sum(self.response == 1))
 
     @property
+    def planted(self) -> float | None:
+        """The AUROC that no reader of a simulated ECG exceeds in expectation; None where patients are not simulated."""
+        if not self.cohort.startswith("synthetic_crt"):
+            return None
+        return 0.5 if self.settings["null"] else float(self.settings["auc"])
+
+    @property
     def missing(self) -> dict[str, int]:
         """Patients without a value, of those whose response is known, by column; columns that all have are left out."""
         known = ~np.isnan(self.response)
@@ -83,7 +90,7 @@ def inclusion_table(described: Described, *, outcome: str) -> Table:
     """From the table to those who were cross-validated."""
     settings = described.settings
     lines = []
-    if "patients" in settings:
+    if "recordings" in settings:
         lines.append(
             _count("patients in the table", settings["patients"], f"{settings['recordings']} recordings")
         )
@@ -142,7 +149,7 @@ def _summary(values: Float[np.ndarray, " n"], kind: str) -> Cell:
         ones = int(np.sum(values >= 0.5))
         return Cell(f"{ones} ({ones / len(values):.0%})")
     low, middle, high = np.percentile(values, (25, 50, 75))
-    return Cell(f"{middle:.4g}", f"[{low:.4g}, {high:.4g}]")
+    return Cell(f"{middle:.3g}", f"[{low:.3g}, {high:.3g}]")
 
 
 def _count(name: str, count: int, small: str = "") -> Line:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from ecgjax.reports.figures import GREY, INK, clean
+from ecgjax.reports.figures import GREY, INK, ORANGE, clean
 from ecgjax.reports.response.results import Contender, CrossValidated
 
 COLOURS = ("#1f5fa8", "#c2571a", "#2f855a", "#7a4fa3", "#b7791f", "#5b6774")
@@ -82,8 +82,10 @@ def calibration_plot(found: CrossValidated, names: Sequence[str], *, groups: int
     return figure
 
 
-def auroc_forest(found: CrossValidated, *, judged: str, reference: str | None) -> Figure:
-    """Pooled AUROC of every contender with its interval; `reference` is a dashed line, `judged` is marked."""
+def auroc_forest(
+    found: CrossValidated, *, judged: str, reference: str | None, planted: float | None = None
+) -> Figure:
+    """Pooled AUROC of every contender with its interval, `judged` marked; `reference` is dashed, `planted` dotted."""
     rows = [c for c in found.contenders if not np.isnan(c.metric("auroc").value)]
     figure = Figure(figsize=(6.4, 0.3 * len(rows) + 0.9), layout="constrained")
     axes = figure.subplots()
@@ -95,6 +97,8 @@ def auroc_forest(found: CrossValidated, *, judged: str, reference: str | None) -
     line = next((c.metric("auroc").value for c in rows if c.name == reference), None)
     if line is not None:
         axes.axvline(line, color=INK, linestyle="--", linewidth=0.9)
+    if planted is not None:
+        axes.axvline(planted, color=ORANGE, linestyle=":", linewidth=1.4)
     axes.axvline(0.5, color=GREY, linewidth=0.8)
     clean(axes)
     axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -15,12 +15,15 @@ EVALUATOR = "classes"
 _BY_CLASS = {"sensitivity": "sensitivity", "positive_predictivity": "positive predictivity", "f1": "F1"}
 _OVERALL = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
 _ALL = "all classes"
-_KEYS = {"name", "workdirs", "step"}
+_KEYS = {"name", "workdirs", "step", "optional"}
 _LEAKY = "LEAKY: people of the test split were trained on"
 
 
 def pretraining_section(specs: Sequence[Mapping[str, Any]], root: epath.Path) -> Section:
-    """Runs `{"name", "workdirs": [one a seed], "step"}`: classes of the first seed, totals beside the majority."""
+    """Runs `{"name", "workdirs": [one a seed], "step"}`: classes of the first seed, totals beside the majority.
+
+    Of a run that is `"optional": True` nothing is said where it is missing.
+    """
     summary, tables, warnings = [], [], []
     for position, spec in enumerate(specs):
         if unknown := set(spec) - _KEYS:
@@ -32,8 +35,9 @@ def pretraining_section(specs: Sequence[Mapping[str, Any]], root: epath.Path) ->
             try:
                 trees.append(results.read_results(root / workdir, EVALUATOR, spec.get("step", "last"))[0])
             except FileNotFoundError as error:
-                missing = str(error).removeprefix(f"{root}/")
-                warnings.append(f"{spec['name']}: missing {missing}")
+                if not spec.get("optional", False):
+                    missing = str(error).removeprefix(f"{root}/")
+                    warnings.append(f"{spec['name']}: missing {missing}")
         if trees:
             leaky = any(tree["settings"].get("leaky", False) for tree in trees)
             summary += _totals(spec["name"], trees, leaky)
@@ -55,7 +59,7 @@ def pretraining_section(specs: Sequence[Mapping[str, Any]], root: epath.Path) ->
 def _totals(name: str, trees: Sequence[Mapping[str, Any]], leaky: bool) -> list[Line]:
     model, majority = (_rows(trees[0], source) for source in ("prediction", "majority"))
     seeds = [_rows(tree, "prediction")[_ALL, "macro_f1"].value for tree in trees]
-    label = Cell(name, _LEAKY if leaky else "")
+    label = Cell(name, _LEAKY if leaky else trees[0]["settings"].get("cohort", ""))
     nothing = Cell("–")
     return [
         Line(

@@ -61,7 +61,7 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
             "Verdict", warnings=[card.RESEARCH_USE, *warnings], text=[judgement.sentence] if judgement else []
         ),
         *_patients(described),
-        *_comparison(found, judgement, spec),
+        *_comparison(found, judgement, described, spec),
         *_alarm(found, spec, root),
         *([grad_cam_section(spec["grad_cam"], root)] if spec.get("grad_cam") else []),
         *([pretraining_section(spec["pretraining"], root)] if spec.get("pretraining") else []),
@@ -116,7 +116,10 @@ def _patients(described: cohort.Described | None) -> list[Section]:
 
 
 def _comparison(
-    found: results.CrossValidated, judgement: Judgement | None, spec: Mapping[str, Any]
+    found: results.CrossValidated,
+    judgement: Judgement | None,
+    described: cohort.Described | None,
+    spec: Mapping[str, Any],
 ) -> list[Section]:
     if not found.contenders:
         return []
@@ -128,9 +131,13 @@ def _comparison(
     reference = judgement.required[0] if judgement and judgement.required else None
     forest = "Pooled AUROC with 95 % intervals over patients. Grey: chance."
     forest += f" Dashed: {reference}." if reference else ""
+    planted = described.planted if described else None
+    forest += " Dotted: what no reader of the simulated ECG exceeds in expectation." if planted else ""
     pictures = [
         Picture(
-            figures.auroc_forest(found, judged=judged, reference=reference), forest, "AUROC of all contenders"
+            figures.auroc_forest(found, judged=judged, reference=reference, planted=planted),
+            forest,
+            "AUROC of all contenders",
         )
     ]
     return [

@@ -1,0 +1,153 @@
+"""Beats from nothing to a table of classes, through the jobs, and what is refused on the way."""
+
+import functools
+
+import numpy as np
+import pytest
+from etils import epath
+
+import ecgjax.__main__ as program
+from configs import crt_beats, prepare
+from ecgjax.core.files import read_json
+from ecgjax.data.manifest import read_manifest
+from ecgjax.evaluators.base import Results
+from ecgjax.jobs import evaluate as evaluate_job
+from ecgjax.jobs import prepare as prepare_job
+from ecgjax.jobs import train as train_job
+from ecgjax.train import checkpoint
+
+STFT = {"win": 32, "hop": 16, "n_fft": 64, "bins": 16, "frames": 32}
+
+
+def prepared(directory, **image):
+    """The smallest beats; their image is made small, too."""
+    config = prepare.get_config("tiny_synthetic_beats")
+    config.ecg.image.update({**STFT, **image})
+    prepare_job.prepare(config, directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def beats(tmp_path_factory):
+    return prepared(epath.Path(tmp_path_factory.mktemp("beats") / "data"))
+
+
+@pytest.fixture
+def config(beats):
+    return tiny(beats)
+
+
+def tiny(data):
+    config = crt_beats.get_config("demo")
+    config.steps, config.log_every, config.validate_every, config.save_every = 4, 2, 2, 2
+    config.data.update({"directory": str(data), "batch_size": 16})
+    config.data.thin.N = 0.5
+    with config.ignore_type():
+        config.objective.class_weights = (1.0, 2.0, 2.0, 2.0, 2.0, 2.0)  # F may have no example.
+    config.objective.encoder.update({"widths": (8,), "mask_times": 4, "mask_frequencies": 4})
+    config.optimizer.schedule.warmup_steps = 1
+    for evaluator in config.evaluators.values():
+        evaluator.targets = config.objective.targets
+    del config.evaluators.grad_cam
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(beats, tmp_path_factory):
+    workdir = epath.Path(tmp_path_factory.mktemp("trained") / "run")
+    assert train_job.train(tiny(beats), workdir) == 0
+    return workdir
+
+
+def test_from_nothing_to_a_table_of_classes(beats, trained, capsys):
+    logged = (trained / "metrics.jsonl").read_text()
+    assert "val_macro_f1" in logged
+    assert "val_sensitivity_V" in logged
+    assert "true_V" not in logged
+    labels = checkpoint.read_meta(trained, 4)["labels"]
+    assert {label["name"]: label.get("kept") for label in labels}["N"] == 0.5
+    best = checkpoint.choose_step(trained, "best")
+    assert evaluate_job.evaluate(trained, best, crops=4) == 0
+    said = capsys.readouterr().err
+    assert "class" in said
+    assert "taken for N L R S V F" in said
+    results = Results.read(trained, "classes", best)
+    split = read_manifest(beats).split("test")
+    assert results.arrays["test|confusion"].sum() == split.examples
+    assert results.settings["cohort"] == "synthetic_beats"
+    assert {row.input for row in results.rows} == {"prediction", "majority"}
+    assert max(row.subjects for row in results.rows) == split.subjects
+    probability = results.arrays["test|probability"]
+    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-5)
+    stored = Results.read(trained, "predictions", best).arrays["test|prediction"]
+    np.testing.assert_allclose(stored, probability, atol=1e-6)
+    assert read_json(trained / "results" / "classes" / f"{best}.json")["text"] == results.text
+
+
+def dry(config, tmp_path, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        train_job.train(config, epath.Path(tmp_path / "run"), dry_run=True)
+    assert program._for_the_user(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "objective.class_weights",
+            (1.0, 2.0),
+            r"config\.objective\.class_weights has 2 weights for 6 classes",
+        ),
+        ("objective.class_weights", "inverse_sqrt", r"config\.objective\.class_weights: expected tuple or"),
+        ("objective.focal", -0.5, r"config\.objective\.focal is -0\.5"),
+        ("objective.targets", ("N", "Q"), r"config\.objective\.targets: unknown \['Q'\]"),
+        (
+            "data.crop",
+            512,
+            r"encoder is given 512; set config\.data\.crop to 1024",
+        ),
+        ("data.thin", {"M": 0.5}, r"config\.data\.thin\.M: no such label; the data set has N, L, R, S, V, F"),
+        ("data.thin", {"N": 2.0}, r"config\.data\.thin\.N is 2\.0; a share lies above 0"),
+        ("data.max_labels", 20, r"config\.data: thin .* and max_labels 20 both choose examples"),
+        (
+            "checkpoint.best.metric",
+            "val_f1",
+            r"validation knows .*val_macro_f1, val_balanced_accuracy, val_sensitivity_N",
+        ),
+        ("objective.encoder.widths", (8,) * 5, r"config\.objective\.encoder: widths .* can be halved by 4"),
+        ("objective.encoder.name", "leadwise", r"config\.objective\.encoder"),
+    ],
+)
+def test_a_wrong_value_is_said_by_the_dry_run(config, tmp_path, path, value, message):
+    section, _, key = path.rpartition(".")
+    with config.ignore_type(), config.unlocked():
+        functools.reduce(lambda node, name: node[name], section.split("."), config)[key] = value
+    dry(config, tmp_path, message)
+
+
+def test_data_without_an_image_or_beats_are_refused(config, tiny_data, tmp_path):
+    config.data.directory, config.data.crop = str(tiny_data), 1000
+    with config.ignore_type(), config.unlocked():
+        config.data.thin = {}
+        config.objective.targets, config.objective.class_weights = ("LVH",), "sqrt_inverse"
+    config.objective.rhythm = False
+    dry(
+        config,
+        tmp_path,
+        r"encoder\.name: stft_cnn reads time-frequency images, for which the data set has no",
+    )
+    with config.unlocked():
+        config.objective.encoder = {"name": "vit", "width": 16, "depth": 1, "heads": 2, "patch": 50}
+    config.objective.rhythm = True
+    dry(config, tmp_path, r"config\.objective\.rhythm is True, but the examples are no single beats")
+
+
+def test_a_checkpoint_with_another_image_is_no_start(beats, trained, tmp_path):
+    other = prepared(epath.Path(tmp_path / "other" / "data"), win=16)
+    config = tiny(other)
+    config.init_from.update({"workdir": str(trained), "rules": ((r"^ecg/encoder/", "ecg/encoder/"),)})
+    with pytest.raises(ValueError, match=r"trained on other ECG input: ecg\.image\.win: 16 against 32"):
+        train_job.train(config, epath.Path(tmp_path / "run"), dry_run=True)
+    with pytest.raises(ValueError, match=r"conditioned otherwise.*ecg\.image"):
+        evaluate_job.evaluate(trained, 4, data=str(other))
