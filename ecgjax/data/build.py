@@ -6,18 +6,17 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
-import inspect
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from etils import epath
 
 import ecgjax
-from ecgjax.core.spec import CmrSpec, EcgSpec, ImageSpec, InputSpec
+from ecgjax.core.spec import InputSpec
 from ecgjax.data import identifiers, manifest, schema
 from ecgjax.data.build_shard import (
     Context,
@@ -29,10 +28,10 @@ from ecgjax.data.build_shard import (
 )
 from ecgjax.data.cohorts.base import Cohort, Item
 from ecgjax.data.examples import Recipe
+from ecgjax.data.input_specs import cmr_spec, complete, ecg_spec
 from ecgjax.data.manifest import Manifest, Shard, SplitSummary, TargetColumn
 from ecgjax.data.shards import WRITER_OPTIONS, check_content, local_path
 from ecgjax.formats.recording import LEADS
-from ecgjax.signals import cmr as cmr_signals
 from ecgjax.signals import ecg as ecg_signals
 
 SPLITS = ("train", "val", "test")
@@ -102,7 +101,7 @@ def build(
             cmr=cmr_spec(conditioning_cmr, cmr_height, cmr_width, pixel_mm),
         ),
         tuple(cohort.targets),
-        _complete(ecg_signals.check, quality_ecg or {}, "quality_ecg"),
+        complete(ecg_signals.check, quality_ecg or {}, "quality_ecg"),
     )
     with _only_builder(directory):
         secret = _key(directory, key, key_file)
@@ -153,55 +152,6 @@ def _refuse_foreign(directory: epath.Path) -> None:
             f"{directory} holds {names[:5]} and is no data directory of ecgjax; "
             "choose an empty directory in config.directory."
         )
-
-
-def ecg_spec(
-    conditioning: Mapping[str, Any] | None,
-    leads: Sequence[str],
-    rate_hz: float,
-    length: int,
-    *,
-    band_hz: Sequence[float] | None = None,
-    window: Literal["start", "beat"] = "start",
-    beats: int = 0,
-    image: Mapping[str, Any] | None = None,
-) -> EcgSpec | None:
-    """The spec of conditioned ECG; the defaults of `signals.ecg.condition` complete `conditioning`."""
-    if conditioning is None:
-        return None
-    unit = {"none": "mV", "range": "95 % ranges"}.get(conditioning.get("normalise"), "standard deviations")
-    conditioning = _complete(ecg_signals.condition, conditioning, "conditioning_ecg")
-    return EcgSpec(
-        tuple(leads),
-        float(rate_hz),
-        length,
-        unit,
-        conditioning,
-        band_hz=band_hz and tuple(band_hz),
-        window=window,
-        beats=beats,
-        image=image and ImageSpec(**image),
-    )
-
-
-def cmr_spec(
-    conditioning: Mapping[str, Any] | None, height: int, width: int, pixel_mm: float
-) -> CmrSpec | None:
-    """As `ecg_spec`, for the three frames that `signals.cmr.three_phases` makes."""
-    if conditioning is None:
-        return None
-    conditioning = _complete(cmr_signals.three_phases, conditioning, "conditioning_cmr")
-    return CmrSpec(("ES", "mid", "ED"), height, width, float(pixel_mm), "0 to 1", conditioning)
-
-
-def _complete(function: Callable, given: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """All keyword settings of `function`, so that a data set says them even where they are defaults."""
-    parameters = inspect.signature(function).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    for name in given:
-        if name not in defaults:
-            raise ValueError(f"config.{path}.{name}: no such setting; choose from {sorted(defaults)}.")
-    return {**defaults, **given}
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ecgjax.core.spec import InputSpec
-from ecgjax.data.build import cmr_spec, ecg_spec
+from ecgjax.data.input_specs import cmr_spec, ecg_spec
 from ecgjax.formats.recording import LEADS
 from ecgjax.train.torch_fit import matching_frequencies
 from ecgjax.train.torch_states import CmrSizes, DecoderSizes, EcgSizes, Found, State, heads_of

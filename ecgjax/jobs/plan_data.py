@@ -9,8 +9,8 @@ from ecgjax.core import config as configs
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import thinning
-from ecgjax.data.build import cmr_spec, ecg_spec
 from ecgjax.data.cohorts import COHORTS
+from ecgjax.data.input_specs import cmr_spec, ecg_spec
 from ecgjax.formats.recording import LEADS
 from ecgjax.jobs import prepare
 from ecgjax.jobs.assemble import Data

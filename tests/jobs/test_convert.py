@@ -18,7 +18,7 @@ from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json
-from ecgjax.data.build import cmr_spec, ecg_spec
+from ecgjax.data.input_specs import cmr_spec, ecg_spec
 from ecgjax.data.manifest import read_manifest
 from ecgjax.formats.recording import LEADS
 from ecgjax.formats.torch_file import read_safetensors, read_torch, write_safetensors, write_torch
