@@ -70,30 +70,33 @@ judge() { # NAME CONFIG DATA [overrides]
 }
 
 if [ -n "$mitbih" ]; then
+  recipe=bbb
   prepare beats_data mitbih_bbb --config.cohort.directory="$mitbih"
 else
+  recipe=demo
   prepare beats_data synthetic_beats --config.cohort.seed="$seed"
 fi
 beats=$out/seed0/beats
 step "train beats"
-logged beats ecgjax train --config=configs/crt_beats.py:demo --config.seed="$seed" \
+logged beats ecgjax train --config=configs/crt_beats.py:"$recipe" --config.seed="$seed" \
   --config.data.directory="$out/beats_data" --workdir="$beats" --compile_cache="$out/compile_cache"
 step "evaluate beats"
-logged beats ecgjax evaluate --workdir="$beats" --compile_cache="$out/compile_cache"
+logged beats ecgjax evaluate --workdir="$beats" --steps=best --compile_cache="$out/compile_cache"
 
 patients crt_data "" --like="$beats"
 # With the key of the first, a patient has one name in both.
 [ -z "$vit" ] || patients crt_vit_data _vit100 --like="$vit" --key_file="$out/crt_data/private/key"
 
 # Two lanes, balanced by how long they take.
-from=--config.init_from.workdir=$beats
+from=(--config.init_from.workdir="$beats" --config.init_from.step=best)
 lane_trained() {
-  judge full full crt_data "$from" && judge partial partial crt_data "$from" && judge probe probe crt_data "$from"
+  judge probe probe crt_data "${from[@]}" && judge partial partial crt_data "${from[@]}" &&
+    judge full full crt_data "${from[@]}"
 }
 lane_controls() {
-  judge comparators comparators crt_data && judge random random crt_data "$from" &&
-    judge scratch scratch crt_data "$from" &&
-    judge permuted probe crt_data "$from" --config.labels=permuted || return
+  judge comparators comparators crt_data && judge random random crt_data "${from[@]}" &&
+    judge permuted probe crt_data "${from[@]}" --config.labels=permuted &&
+    judge scratch scratch crt_data "${from[@]}" || return
   [ -z "$vit" ] || { judge vit_probe vit_probe crt_vit_data --config.init_from.workdir="$vit" &&
     judge vit_random vit_random crt_vit_data --config.init_from.workdir="$vit"; }
 }

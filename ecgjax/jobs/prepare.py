@@ -116,7 +116,8 @@ def prepare(
     sizes = {}
     if ecg is not None:
         sizes |= {"ecg_length": ecg["length"], "rate_hz": float(ecg["rate_hz"])}
-        sizes |= {name: ecg[name] for name in ("band_hz", "window", "beats", "image")}
+        sizes |= {name: ecg[name] for name in ("window", "beats", "image")}
+        sizes |= {"band_hz": ecg["band_hz"] and tuple(ecg["band_hz"])}
         sizes |= {"leads": tuple(ecg["leads"])} if ecg["leads"] else {}
     if cmr is not None:
         sizes |= {"cmr_height": cmr["height"], "cmr_width": cmr["width"], "pixel_mm": float(cmr["pixel_mm"])}

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ecgjax.core.precision import wide
 from ecgjax.models.grad_cam import grad_cam
-from ecgjax.models.heads import LinearHead, ProbeHead
+from ecgjax.models.heads import LinearHead, ProbeHead, ProjectionHead
 
 
 class Classifier(nnx.Module):
@@ -19,7 +19,9 @@ class Classifier(nnx.Module):
     `norm_twice` applies the encoder's `pool_norm` to the embedding, which it ends with, once more before the
     readout: what the released fine-tuning code computes with mean and attention pooling. `rhythm_width` features
     that the encoder cannot see, such as the times to the neighbouring beats, are read out beside the embedding.
-    Which parameters of a `partial` encoder are trained is for `frozen_paths` to say; here it runs as in `full`.
+    `hidden` units, where there are any, let the readout weigh one by the other: supraventricular beats are early and
+    look normal. Which parameters of a `partial` encoder are trained is for `frozen_paths` to say; here it runs as in
+    `full`.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Classifier(nnx.Module):
         mode: Literal["full", "partial", "probe"] = "full",
         norm_twice: bool = False,
         rhythm_width: int = 0,
+        hidden: int = 0,
         head_deviation: float = 0.02,
         dtype: str = "float32",
         rngs: nnx.Rngs,
@@ -40,13 +43,19 @@ class Classifier(nnx.Module):
                 "of these, or norm_twice False."
             )
         self.encoder, self.mode, self.norm_twice = encoder, mode, norm_twice
+        if hidden and mode == "probe":
+            raise ValueError(
+                f"hidden is {hidden}; a probe is linear: set it to 0, or mode to 'full' or 'partial'."
+            )
         self.rhythm_width = rhythm_width
+        width_in = encoder.width + rhythm_width
+        if hidden:
+            self.head = ProjectionHead(
+                width_in=width_in, hidden=hidden, width=outputs, dtype=dtype, rngs=rngs
+            )
+            return
         head = ProbeHead if mode == "probe" else LinearHead
-        sizes = {
-            "width_in": encoder.width + rhythm_width,
-            "outputs": outputs,
-            "kernel_deviation": head_deviation,
-        }
+        sizes = {"width_in": width_in, "outputs": outputs, "kernel_deviation": head_deviation}
         self.head = head(**sizes, dtype=dtype, rngs=rngs)
 
     def __call__(

@@ -11,6 +11,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from ecgjax.core.precision import wide
 from ecgjax.core.spec import ImageSpec
 
+_READ = ("embedding", "map", "activation", "image")
+"""What of a shared encoder's output is pooled."""
+
 
 class Leadwise(nnx.Module):
     """Windows round the beats of the leads `read`, one encoder `shared` by all, its embeddings pooled.
@@ -88,22 +91,18 @@ class Leadwise(nnx.Module):
         if train and self.train_beats:
             beats = draw_beats(key_beats, beats, count=self.train_beats)
         windows, whole = beat_windows(x[:, jnp.array(self.read)], beats, span=self.span)
-        b, n, r, span = windows.shape
-        # All at once: one large batch of images rather than a loop over beats or leads.
-        out = self.shared(windows.reshape(b * n * r, 1, span), train=train, key=key_shared)
-        embedding = wide(out["embedding"]).reshape(b, n, r, -1)
+        out = self._at_once(windows, key_shared) if train else self._beat_by_beat(windows, whole)
+        embedding = wide(out["embedding"])
         weights = self._beat_weights(embedding, whole)
         pooled = jnp.sum(weights * embedding, axis=1)
         result = {"embedding": self.join(pooled).astype(out["embedding"].dtype), "leads": pooled}
         for name in ("map", "activation"):
             if name in out:
-                maps = out[name].reshape(b, n, r, *out[name].shape[1:])
-                weight = jnp.broadcast_to(weights, embedding.shape).astype(maps.dtype)
-                result[f"{name}s"] = jnp.einsum("bnrc,bnryxc->bryxc", weight, maps)
+                weight = jnp.broadcast_to(weights, embedding.shape).astype(out[name].dtype)
+                result[f"{name}s"] = jnp.einsum("bnrc,bnryxc->bryxc", weight, out[name])
         if "image" in out:
-            images = out["image"].reshape(b, n, r, *out["image"].shape[1:])
             count = jnp.maximum(whole.sum(1), 1)[:, None, None, None]
-            result["images"] = jnp.sum(images, axis=1, where=whole[:, :, None, None, None]) / count
+            result["images"] = jnp.sum(out["image"], axis=1, where=whole[:, :, None, None, None]) / count
         return result
 
     def join(self, leads: Float[Array, "b r c"]) -> Float[Array, "b d"]:
@@ -111,6 +110,30 @@ class Leadwise(nnx.Module):
         if self.join_by == "concatenate":
             return leads.reshape(len(leads), -1)
         return jnp.sum(jax.nn.softmax(self.lead_attention(leads), axis=1) * leads, axis=1)
+
+    def _at_once(self, windows, key):
+        """What the shared encoder makes of all windows, as training does: a loop has slow gradients on a CPU."""
+        b, n, r, span = windows.shape
+        out = self.shared(windows.reshape(b * n * r, 1, span), train=True, key=key)
+        return {name: x.reshape(b, n, r, *x.shape[1:]) for name, x in out.items() if name in _READ}
+
+    def _beat_by_beat(self, windows, whole):
+        """The same in evaluation, in the memory of one beat, and without work where no recording has another one.
+
+        Places for beats are many more than beats: 32 for the 12 or so of ten seconds.
+        """
+        b, _, r, span = windows.shape
+
+        def encode(windows):
+            out = self.shared(windows.reshape(b * r, 1, span), train=False)
+            return {name: x.reshape(b, r, *x.shape[1:]) for name, x in out.items() if name in _READ}
+
+        def nothing(windows):
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(encode, windows))
+
+        beats = (whole.any(0), windows.swapaxes(0, 1))
+        out = jax.lax.map(lambda beat: jax.lax.cond(beat[0], encode, nothing, beat[1]), beats)
+        return {name: x.swapaxes(0, 1) for name, x in out.items()}
 
     def _beat_weights(
         self, embedding: Float[Array, "b n r c"], whole: Bool[Array, "b n"]

@@ -43,8 +43,9 @@ class Finetune:
 
     `class_weights` are numbers, or follow from how frequent the classes are among the examples trained on: "inverse"
     or, gentler, "sqrt_inverse". `focal` is the gamma of the focal loss. `rhythm` reads out the times between beats
-    beside the embedding, where an example is one beat. Rows of none of several classes are left out, as those without
-    labels are. `mode` "partial" trains the encoder's last block and the head.
+    beside the embedding, where an example is one beat; `hidden` units, 0 for none, let the readout combine the two.
+    Rows of none of several classes are left out, as those without labels are. `mode` "partial" trains the encoder's
+    last block and the head.
 
     The released code differs by what stands here as options: `norm_twice`, `missing="counted"` and
     `mask_at_evaluation`. Its token permutation, which changes nothing but the order of attention maps, is left out.
@@ -73,6 +74,7 @@ class Finetune:
     mask_at_evaluation: bool = False
     norm_twice: bool = False
     rhythm: bool = False
+    hidden: int = 0
     head_deviation: float = 0.02
 
     def __post_init__(self):
@@ -189,7 +191,7 @@ class Finetune:
 
         def make(rngs: nnx.Rngs) -> nnx.Module:
             options = {"mode": self.mode, "norm_twice": self.norm_twice, "dtype": dtype, "rngs": rngs}
-            options |= {"rhythm_width": WIDTH if self.rhythm else 0}
+            options |= {"rhythm_width": WIDTH if self.rhythm else 0, "hidden": self.hidden}
             outputs = len(self._columns.index)
             if not self._regresses and outputs == 1:
                 outputs = 2
@@ -267,6 +269,11 @@ class Finetune:
         if self._weights and len(self._weights) != classes:
             raise ValueError(
                 f"{path}.class_weights has {len(self._weights)} weights for {classes} classes; give one each."
+            )
+        if self.hidden < 0 or (self.hidden and self.mode == "probe"):
+            raise ValueError(
+                f"{path}.hidden is {self.hidden} and mode {self.mode!r}; a probe is linear: set hidden to 0, or "
+                f"mode to another."
             )
         if not self.focal >= 0:
             raise ValueError(f"{path}.focal is {self.focal}; it must be at least 0.")

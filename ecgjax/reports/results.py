@@ -207,6 +207,11 @@ def _run(workdir: str, tree: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     if not rows:
         inputs = sorted({row["input"] for row in tree["rows"]})
         raise ValueError(f"{workdir}: {tree['evaluator']} has no input {name!r}; it has {', '.join(inputs)}.")
+    if strange := sorted({row["metric"] for row in rows} - set(METRICS)):
+        raise ValueError(
+            f"{workdir}: rows of evaluator {tree['evaluator']} have {', '.join(strange)}, this table shows "
+            f"{', '.join(METRICS)} of a probe; leave that evaluator to its own results."
+        )
     n = len(arrays["subject"])
     truth, prediction = np.full((2, n, len(rows)), np.nan)
     for position, row in enumerate(rows):

@@ -21,6 +21,9 @@ BEFORE_S, AFTER_S = 0.40, 0.40
 
 _REACH_S = 0.20  # How far from its steepest slope a QRS may reach.
 
+_PR_GAP_S = 0.02  # What lies closer to the QRS is not asked for P waves.
+_SAME_P = 0.7  # Correlation.
+
 _SHAPE_BAND_HZ = (5.0, 40.0)
 _SHAPE_S = 0.08  # Half of the window by which beats are compared.
 _SHIFT_S = 0.02  # How far an R peak may be off between beats of one shape.
@@ -36,17 +39,13 @@ class Beat:
     rate_bpm: float
     onset: int
     offset: int
+    pr_ms: float
+    """From the onset of P to the onset of the QRS; NaN without a P wave in front of most beats."""
 
     @property
     def qrs_ms(self) -> float:
         """From the earliest onset to the latest offset in any lead."""
         return 1000 * (self.offset - self.onset) / self.rate_hz
-
-    @property
-    def pr_ms(self) -> float:
-        """From the onset of P to the onset of the QRS; NaN without a P wave in front of most beats."""
-        at = _p_onset(self.signal_mv, self.onset, self.rate_hz, self.rate_bpm)
-        return float("nan") if at is None else 1000 * (self.onset - at) / self.rate_hz
 
 
 def representative_beat(signal_mv: Float[np.ndarray, "l t"], rate_hz: Rate) -> Beat:
@@ -68,15 +67,23 @@ def representative_beat(signal_mv: Float[np.ndarray, "l t"], rate_hz: Rate) -> B
             "beats",
             f"no two whole beats are alike among {len(peaks)} R peaks in {signal.shape[1] / rate_hz:.1f} s",
         )
-    beat = median_beat(signal, typical, rate_hz, before_s=BEFORE_S, after_s=AFTER_S)
+    median = functools.partial(median_beat, signal, rate_hz=rate_hz, before_s=BEFORE_S, after_s=AFTER_S)
+    beat = median(typical)
     onset, offset = qrs_limits(beat, int(BEFORE_S * rate_hz), rate_hz)
     quiet = beat[:, max(onset - int(0.02 * rate_hz), 0) : max(onset - int(0.004 * rate_hz), 1)]
+    rate_bpm = heart_rate_bpm(peaks, rate_hz)
+    p_onset = _p_onset(beat, onset, rate_hz, rate_bpm)
+    if p_onset is not None:
+        p_wave = slice(p_onset, onset - int(_PR_GAP_S * rate_hz))
+        if not _agree(median(typical[::2])[:, p_wave], median(typical[1::2])[:, p_wave]):
+            p_onset = None
     return Beat(
-        beat - np.median(quiet, axis=1, keepdims=True),
-        float(rate_hz),
-        heart_rate_bpm(peaks, rate_hz),
-        onset,
-        offset,
+        signal_mv=beat - np.median(quiet, axis=1, keepdims=True),
+        rate_hz=float(rate_hz),
+        rate_bpm=rate_bpm,
+        onset=onset,
+        offset=offset,
+        pr_ms=float("nan") if p_onset is None else 1000 * (onset - p_onset) / rate_hz,
     )
 
 
@@ -144,15 +151,15 @@ def _speed(beat_mv: Float64[np.ndarray, "l w"], rate_hz: Rate, seconds: float) -
     return np.abs(slope).mean(axis=0)
 
 
-def _p_onset(beat_mv: Float64[np.ndarray, "l w"], onset: int, rate_hz: float, rate_bpm: float) -> int | None:
+def _p_onset(beat_mv: Float64[np.ndarray, "l w"], onset: int, rate_hz: Rate, rate_bpm: float) -> int | None:
     """Where the slope of the P wave begins; None where nothing in front of the QRS stands out of its surroundings.
 
     Looked for from 320 ms, or 0.45 of a cycle, to 20 ms before the QRS, after the end of a T wave that reaches into
-    that. Fibrillation averages out in the median beat; flutter that is conducted regularly does not.
+    that. Flutter waves that are conducted regularly are taken for P waves.
     """
     cycle_s = 60 / rate_bpm if rate_bpm > 0 else 1.0
     first = max(onset - int(min(0.32, 0.45 * cycle_s) * rate_hz), 0)
-    speed = _speed(beat_mv, rate_hz, 0.042)[first : onset - int(0.02 * rate_hz)]
+    speed = _speed(beat_mv, rate_hz, 0.042)[first : onset - int(_PR_GAP_S * rate_hz)]
     falls = np.diff(speed) <= 0
     after_t = len(falls) if falls.all() else int(np.argmin(falls))
     speed = speed[after_t:]
@@ -165,6 +172,12 @@ def _p_onset(beat_mv: Float64[np.ndarray, "l w"], onset: int, rate_hz: float, ra
     if speed[steepest] < 3.5 * quiet or start == 0:
         return None
     return first + after_t + start
+
+
+def _agree(a: Float64[np.ndarray, "l w"], b: Float64[np.ndarray, "l w"]) -> bool:
+    """Whether the P waves of every other beat look like those between them, as waves of fibrillation do not."""
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    return float((a * b).sum()) > _SAME_P * float(np.linalg.norm(a) * np.linalg.norm(b))
 
 
 def _typical_beats(

@@ -12,6 +12,7 @@ from ecgjax.evaluators.comparators.measures import SingleMeasure
 from ecgjax.evaluators.crossvalidation.contenders import Scores, margin
 from ecgjax.evaluators.crossvalidation.predictions import predictions_csv
 from ecgjax.evaluators.crossvalidation.run import CrossValidation
+from ecgjax.metrics.classification import auroc
 
 SETTINGS = CrossValidation(repeats=4, folds=5, inner=3, draws=400, permutations=400, reference="signal")
 
@@ -122,11 +123,17 @@ def test_a_contender_is_shown_the_truth_of_its_training_patients_only(world):
         assert sorted([*train, *test]) == list(range(120))
         np.testing.assert_array_equal(seen, truth[train])
         assert np.bincount(inner).tolist() == [32, 32, 32]
-    # A fit that learnt nothing scores exactly a half, although raw prevalences would sink below it.
-    assert row(results, "spy", "auroc").value == 0.5
     assert not [
         each for each in results.rows if each.metric.endswith("@youden")
     ]  # No inner probability, no threshold.
+
+
+def test_a_fit_that_learnt_nothing_scores_a_half_and_not_less():
+    patients, truth = planted.cohort(n=73)  # Folds of unequal prevalence.
+    results = dataclasses.replace(SETTINGS, reference=None).run(patients, truth, [Spy([])])
+    assert row(results, "spy", "auroc").value == 0.5
+    raw = [auroc(truth, repeat) for repeat in results.arrays["spy|probability"]]
+    assert max(raw) < 0.48
 
 
 def test_a_learning_curve_trains_on_less(world):

@@ -107,3 +107,15 @@ def test_a_readout_reads_the_rhythm_beside_the_embedding():
     np.testing.assert_allclose(out["logits"], want, atol=1e-6)
     with pytest.raises(ValueError, match="0 rhythm features; the readout was built for 2"):
         jax.eval_shape(model, x)
+
+
+def test_hidden_units_read_embedding_and_rhythm_together():
+    model = build(
+        lambda: Classifier(encoder=make("stft_cnn")(), outputs=3, rhythm_width=2, hidden=5, rngs=nnx.Rngs(0))
+    )
+    x, rhythm = jax.random.normal(jax.random.key(0), (2, 1, 64)), jnp.array([[1.0, -1.0], [0.5, 2.0]])
+    out = jax.jit(lambda x, rhythm: model(x, rhythm=rhythm))(x, rhythm)
+    first, second = model.head.fc1, model.head.fc2
+    units = jnp.concatenate([out["embedding"], rhythm], axis=1) @ first.kernel[...] + first.bias[...]
+    want = jnp.maximum(units, 0) @ second.kernel[...] + second.bias[...]
+    np.testing.assert_allclose(out["logits"], want, rtol=1e-5, atol=1e-6)

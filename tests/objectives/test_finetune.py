@@ -234,6 +234,8 @@ def test_images_are_fine_tuned_too():
         ({"task": "regression", "targets": ("lvef",), "mixup": 0.2}, "are for classes"),
         ({"cutmix": -1.0}, "cutmix is -1"),
         ({"focal": -1.0}, r"objective\.focal is -1"),
+        ({"hidden": -1}, r"objective\.hidden is -1 and mode 'full'"),
+        ({"hidden": 8, "mode": "probe"}, r"objective\.hidden is 8 and mode 'probe'; a probe is linear"),
         ({"rhythm": True}, r"objective\.rhythm is True, but the examples are no single beats"),
         ({"rhythm": True, "mixup": 0.2, **BEAT}, "times between beats cannot be mixed"),
         (

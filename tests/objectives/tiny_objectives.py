@@ -139,6 +139,7 @@ SECTIONS = {
         "encoder": {
             "name": "leadwise",
             "read": ("I", "V1"),
+            "train_beats": 2,
             "encoder": {"name": "stft_cnn", "widths": (8, 8), "groups": 2},
         },
         "views": "none",

@@ -2,6 +2,7 @@ import fake_runs
 import numpy as np
 import pytest
 
+from ecgjax.evaluators.base import Results, Row
 from ecgjax.metrics.classification import auroc
 from ecgjax.metrics.regression import r2
 from ecgjax.reports.results import load, read_results
@@ -82,3 +83,13 @@ def test_seeds_of_one_row_on_different_records_are_refused(tmp_path):
     row = {"name": "x", "workdirs": ["a", "b"], "evaluator": "linear_probe", "input": "ecg/embedding"}
     with pytest.raises(ValueError, match="different records"):
         load([row], root=tmp_path, draws=5)
+
+
+def test_results_of_classes_are_no_row_of_a_probe(tmp_path):
+    row = Row("all classes", "class", False, "prediction", "macro_f1", 0.5, 0.4, 0.6, 30, 3)
+    Results("classes", [row]).write(tmp_path / "run", step=4, checkpoint="abc", objective="finetune")
+    spec = {"name": "beats", "workdirs": ["run"], "evaluator": "classes", "input": "prediction"}
+    with pytest.raises(
+        ValueError, match="rows of evaluator classes have macro_f1, this table shows r2, auroc"
+    ):
+        load([spec], root=tmp_path)

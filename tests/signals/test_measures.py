@@ -9,7 +9,7 @@ import pytest
 
 from ecgjax.formats import wfdb
 from ecgjax.signals import vcg
-from ecgjax.signals.ecg import LEADS, resample
+from ecgjax.signals.ecg import LEADS, band_pass, resample
 from ecgjax.signals.measures import NAMES, measure
 from ecgjax.signals.qrs import representative_beat
 from ecgjax.signals.quality import QualityError
@@ -61,6 +61,16 @@ def test_a_heart_without_p_waves_has_no_pr_interval_amid_noise():
         assert measure(heart() + noise, RATE, female=True)["ecg_pr_ms"] == pytest.approx(205, abs=15)
         intervals.append(measure(heart(p_mv=0.0) + noise, RATE, female=True)["ecg_pr_ms"])
     assert np.isnan(intervals).all()
+
+
+def test_waves_of_fibrillation_are_no_p_waves():
+    """Of the same size as P waves, but elsewhere before every beat."""
+    intervals = []
+    for seed in range(6):
+        waves = band_pass(np.random.default_rng(seed).standard_normal((1, 5000)), RATE, (4.0, 8.0))[0]
+        signal = heart(p_mv=0.0) + 0.07 * np.linspace(0.5, 1.5, 12)[:, None] * waves / waves.std()
+        intervals.append(measure(signal, RATE, female=True)["ecg_pr_ms"])
+    assert np.isnan(intervals).sum() >= 5
 
 
 def test_values_of_known_records(measured):

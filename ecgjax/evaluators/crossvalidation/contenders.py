@@ -57,8 +57,9 @@ class Contender(Protocol):
 def margin(probability: Float[np.ndarray, " b"], truth: Float[np.ndarray, " a"]) -> Float[np.ndarray, " b"]:
     """The log odds of probabilities above those of the training prevalence: a score that pools over folds.
 
-    Raw probabilities do not: a fold with more positives leaves fewer to its training set, hence a lower intercept,
-    and where a fit has learnt little that alone pulls the pooled AUROC far below 0.5.
+    Raw probabilities do not: a fold with more positives leaves fewer to its training set, hence a lower intercept.
+    A fit that has learnt nothing would rank patients by that alone, below an AUROC of 0.5; where a fit has learnt
+    something it hardly matters.
     """
     return scipy.special.logit(np.clip(probability, NEAREST, 1 - NEAREST)) - scipy.special.logit(truth.mean())
 

@@ -96,6 +96,8 @@ def outcome_of(described: Described | None) -> str:
     """The definition of response in words, with what deaths count as."""
     if described is None:
         return "Definition of response: unknown, since the data directory was not at hand."
+    if described.planted is not None:
+        return "Response: drawn by the simulation, from the same latent that shapes the ECG unless the cohort is null."
     settings = described.settings
     name = settings.get("response")
     if name == "lvef5":

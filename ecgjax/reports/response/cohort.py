@@ -149,7 +149,7 @@ def _summary(values: Float[np.ndarray, " n"], kind: str) -> Cell:
         ones = int(np.sum(values >= 0.5))
         return Cell(f"{ones} ({ones / len(values):.0%})")
     low, middle, high = np.percentile(values, (25, 50, 75))
-    return Cell(f"{middle:.4g}", f"[{low:.4g}, {high:.4g}]")
+    return Cell(f"{middle:.3g}", f"[{low:.3g}, {high:.3g}]")
 
 
 def _count(name: str, count: int, small: str = "") -> Line:

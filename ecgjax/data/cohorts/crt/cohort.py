@@ -31,16 +31,16 @@ class UnusableError(RejectedError):
 class CrtCohort:
     """A CSV `table` of patients and 12-lead WFDB records under `directory`, by default beside the table.
 
-    Columns (`columns.KNOWN`; crt.md section 6): patient_id and record on every line, and `response` or the pair of
+    Columns (`columns.KNOWN`): patient_id and record on every line, and `response` or the pair of
     lvef or lvesv columns that its definition needs; the rest may be missing or blank. A patient may have several
     lines, one a recording, that agree in all else. Without a `split` column all patients are "train", which
     cross-validation then divides.
 
     `response` names the definition, `strict` its inequality where authors disagree and `deaths` what dying before
-    follow-up counts as (`response.derive`); "given" takes the table's response column,
-    checked against deaths only. Where a patient has a
-    response both given and derived and they differ, `on_disagreement` refuses the table, naming the lines, or takes one
-    of the two. ECGs of paced hearts are rejected.
+    follow-up counts as (`response.derive`); "given" takes the table's response column, checked against deaths only.
+    Where a patient has a response both given and derived and they differ, `on_disagreement` refuses the table, naming
+    the lines, or takes one of the two. ECGs of paced hearts are rejected: spikes tell that the device is in, and so the
+    outcome's timing.
     """
 
     name = "crt"
