@@ -4,8 +4,9 @@
     python -m ecgjax crossvalidate --config=configs/crt_response.py:probe --config.data.directory=DATA \\
         --config.init_from.workdir=BEATS_RUN --workdir=RUN
 
-BEATS_RUN is a run of crt_beats.py, on the time-frequency image of beats of one lead. Its encoder is shared among six
-leads and among beats, of which the median counts; the leads follow one another in the embedding.
+BEATS_RUN is a run of crt_beats.py, on the time-frequency image of beats of one lead (--config.init_from.step=best takes
+its best checkpoint by validation, where it kept one). Its encoder is shared among six leads and among beats, of which
+the median counts; the leads follow one another in the embedding.
 
 `comparators`  no network: guidelines, single measures, classical models on measures and clinical columns
 `probe`        the run's encoder frozen, L2-logistic regression on its embedding; with a learning curve
