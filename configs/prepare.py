@@ -279,7 +279,7 @@ def _crt_ecg() -> ConfigDict:
 
 
 def _beat_ecg(**image: int) -> ConfigDict:
-    """Windows of 2.84 s at 360 Hz round the R peak of lead MLII, with their image (crt.md section 4).
+    """Windows of 2.84 s at 360 Hz round the R peak of lead MLII, with their image.
 
     The default limits of quality hold: outside six windows of record 116 at the rail, no window of MIT-BIH holds one
     value for more than 10 of its samples.

@@ -124,7 +124,8 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "`python -m ecgjax <verb> --help` explains one verb. `bash launch/local.sh` runs them all, in order.",
+            "`python -m ecgjax <verb> --help` explains one verb. `bash launch/local.sh` and",
+            "`bash launch/crt.sh` run them in order.",
         ]
     )
 

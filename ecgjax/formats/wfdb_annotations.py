@@ -14,7 +14,7 @@ SYMBOLS = (
     | dict(enumerate("|", start=16))
     | dict(enumerate('sT*D"=pB^t+u?![]en@xf()r', start=18))
 )
-"""Symbol by code, as the format's table has them; crt.md section 3 lists those of MIT-BIH."""
+"""Symbol by code, as the format's table has them."""
 
 BEATS = frozenset("NLRBAaJSVrFejnE/fQ?")
 """Symbols that mark a beat; the others are rhythm, noise, waves or remarks."""

@@ -52,7 +52,7 @@ def aha_2009(duration_ms: float, leads: Mapping[str, LeadQrs]) -> bool:
 
     R peak time above 60 ms in V5 and V6. Read to the letter, every one of the four leads has a broad and notched
     or slurred R. The document's exception of an RS in V5 and V6, its normal R peak time in V1 to V3 and its
-    direction of ST and T are not applied: crt.md section 7 does not list them.
+    direction of ST and T are not applied.
     """
     return (
         duration_ms >= 120

@@ -29,7 +29,7 @@ NAMES = (
 def measure(
     signal_mv: Float[np.ndarray, "l t"], rate_hz: Rate, *, female: bool | None, leads: Sequence[str] = LEADS
 ) -> dict[str, float]:
-    """The measures of crt.md section 7 (`NAMES`) of one recording of 0.05 to 150 Hz, from 250 Hz.
+    """The classical measures (`NAMES`) of one recording of 0.05 to 150 Hz, from 250 Hz.
 
     `leads` names the rows; the eight independent ones are read, and aVL and aVF follow from I and II. Flags are
     0 or 1. NaN: not evaluable (no P wave, no R, a sex that is not known where Strauss' answer hangs on it).

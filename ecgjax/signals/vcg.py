@@ -20,7 +20,7 @@ KORS: Mapping[str, tuple[float, float, float]] = types.MappingProxyType(
         "V6": (0.54, 0.13, 0.31),
     }
 )
-"""Weights of each lead in X (to the left), Y (down) and Z (backwards): Kors et al. 1990, crt.md section 7."""
+"""Weights of each lead in X (to the left), Y (down) and Z (backwards): Kors et al. 1990."""
 
 
 def kors(signal: Float[np.ndarray, "l t"], leads: Sequence[str] = LEADS) -> Float64[np.ndarray, "3 t"]:
@@ -44,7 +44,7 @@ def qrs_vector_uvs(
 
 
 def qrs_area_uvs(vector_uvs: Float[np.ndarray, "3"]) -> float:
-    """Length of the vector of areas: van Deursen et al. 2015, who cut at 98 uV s (crt.md section 7)."""
+    """Length of the vector of areas: van Deursen et al. 2015, who cut at 98 uV s."""
     return float(np.linalg.norm(vector_uvs))
 
 

@@ -295,7 +295,7 @@ def test_a_data_set_says_how_it_split_and_what_it_left_out(directory, tmp_path_f
 
 
 AAMI = {
-    # crt.md section 3: N, S, V, F, Q.
+    # N, S, V, F, Q, as counted in the annotation files of all 48 records.
     "DS1": (45866, 944, 3788, 415, 8),
     "DS2": (44259, 1837, 3221, 388, 7),
     "paced": (506, 0, 227, 0, 8028),

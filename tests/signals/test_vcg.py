@@ -8,7 +8,7 @@ from ecgjax.signals.ecg import LEADS
 
 
 def test_entries_are_those_that_were_published():
-    """Kors et al. 1990 by rows, over I, II, V1 to V6 (crt.md section 7)."""
+    """Kors et al. 1990 by rows, over I, II, V1 to V6."""
     leads = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
     x, y, z = vcg.kors(np.eye(8), leads)
     np.testing.assert_array_equal(x, [0.38, -0.07, -0.13, 0.05, -0.01, 0.14, 0.06, 0.54])
@@ -45,7 +45,7 @@ def test_area_of_a_triangle_in_one_lead_is_half_base_times_height():
 
 
 def test_kors_agrees_with_frank_leads_that_were_measured(shared_data):
-    """PTB s0010_re, the moving mean of 0.6 s off: r = 0.986, 0.949, 0.719 in crt.md section 11."""
+    """PTB s0010_re, the moving mean of 0.6 s off: r = 0.986, 0.949, 0.719 were measured."""
     path = next(shared_data.rglob("s0010_re.hea"), None)
     if path is None:
         pytest.skip(f"no s0010_re of the PTB database (12 leads and Frank's) under {shared_data}")

@@ -29,7 +29,7 @@ class MitbihCohort:
     and R apart from N, "lab2020" has N, L, R, V and P, the paced beats, of Hua et al. 2020 (Multimedia Systems).
 
     `protocol`: "ds1ds2" trains on DS1 without the records of `validation` and tests on DS2. Records 201 (DS1) and 202
-    (DS2) are one person, which the published split passes over (crt.md section 3). By default 201 is dropped: the test
+    (DS2) are one person, which the published split passes over. By default 201 is dropped: the test
     set is that of the literature, and nobody in it has been seen. "drop_202" keeps all of DS1 instead, and
     "as_published" both records, as if of two people. "folds" tests on fold `fold` of `folds`, validates on the next one
     and trains on the others; a person is in one fold, and classes are spread evenly. "lab2020-leaky" draws beats, not

@@ -1,9 +1,8 @@
 """What guidelines say about implanting CRT, as pure functions of six facts; what is missing counts only if it matters.
 
-The rows follow the project's fact sheet; where that itself still has to be verified against the guideline's text, the
-function says "to be verified". Upgrades of paced patients, atrioventricular block and NYHA I with an ischaemic cause
-(a IIb tier of the American documents) are outside of all of them: their answer here is `NONE`, which neither binary
-rule counts as yes.
+Rows that were not read in the guideline's own text, but in accounts of it, are marked "to be verified". Upgrades of
+paced patients, atrioventricular block and NYHA I with an ischaemic cause (a IIb tier of the American documents) are
+outside of all of them: their answer here is `NONE`, which neither binary rule counts as yes.
 """
 
 import dataclasses

@@ -30,7 +30,7 @@ COLUMNS: Mapping[str, Callable[[Mapping[str, float]], str]] = {
     "rhythm": _word("atrial_fibrillation", "AF", "SR"),
     **{name: _number(name) for name in ("qrs_ms", "lbbb", "followup_months", "died_before_followup")},
 }
-"""Columns of the table (crt.md section 6) after patient_id and record; blank is missing."""
+"""Columns of the table after patient_id and record; blank is missing."""
 
 
 def write_raw(cohort: SyntheticCrtCohort, directory: str | os.PathLike) -> pathlib.Path:
