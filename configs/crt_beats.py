@@ -62,6 +62,7 @@ def _beats(classes: tuple[str, ...]) -> ConfigDict:
             "class_weights": "sqrt_inverse",
             "focal": 0.0,
             "rhythm": True,
+            "hidden": 64,
         }
     )
     config.optimizer.update({"b2": 0.999, "weight_decay": 0.01})

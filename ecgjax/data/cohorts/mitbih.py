@@ -47,7 +47,7 @@ class MitbihCohort:
     lead: str = "MLII"
     labels: Literal["aami", "aami5", "bbb", "lab2020"] = "aami"
     protocol: Literal["ds1ds2", "folds", "lab2020-leaky"] = "ds1ds2"
-    validation: tuple[str, ...] = ("118", "207", "223")
+    validation: tuple[str, ...] = ("203", "220", "223")
     same_person: Literal["drop_201", "drop_202", "as_published"] = "drop_201"
     folds: int = 5
     fold: int = 0
