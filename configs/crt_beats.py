@@ -48,8 +48,8 @@ def get_config(arg: str = "aami") -> ConfigDict:
 
 def _beats(classes: tuple[str, ...]) -> ConfigDict:
     config = common.training()
-    config.steps = 600
-    config.validate_every = config.save_every = 60
+    config.steps = 400
+    config.validate_every = config.save_every = 50
     config.data.update({"batch_size": 256, "crop": 1024})
     config.data.thin = ConfigDict({"N": 0.2})
     config.objective = ConfigDict(
@@ -62,7 +62,7 @@ def _beats(classes: tuple[str, ...]) -> ConfigDict:
             "class_weights": "sqrt_inverse",
             "focal": 0.0,
             "rhythm": True,
-            "hidden": 64,
+            "hidden": 0,
         }
     )
     config.optimizer.update({"b2": 0.999, "weight_decay": 0.01})
