@@ -61,8 +61,14 @@ def drift_by(
 
 
 def noise(key: PRNGKeyArray, ecg: Float[Array, "l t"], *, deviation: float) -> Float[Array, "l t"]:
-    """Adds deviation N(0, 1) to each sample, in the signal's unit: noise that silence has too, unlike `jitter`."""
-    return (ecg + deviation * jax.random.normal(key, ecg.shape, wide(ecg).dtype)).astype(ecg.dtype)
+    """Adds white noise to each lead, in the signal's unit, of a deviation drawn from U(0, `deviation`).
+
+    Silence has it too, unlike `jitter`. The draw goes down to none: a spectrum in decibels shows the noise of quiet
+    stretches above all, and a network that saw no clean one would be at a loss with every recording as it is.
+    """
+    key_size, key_noise = jax.random.split(key)
+    size = deviation * jax.random.uniform(key_size, (len(ecg), 1), wide(ecg).dtype)
+    return (ecg + size * jax.random.normal(key_noise, ecg.shape, wide(ecg).dtype)).astype(ecg.dtype)
 
 
 def time_flip(key: PRNGKeyArray, ecg: Float[Array, "l t"], *, probability: float) -> Float[Array, "l t"]:
