@@ -122,7 +122,7 @@ def _crt(seeds: int) -> ConfigDict:
             "against": (_GUIDELINE, _QRS_MS, _QRS_AREA, "logistic", "random", "scratch", "partial", "full"),
             "required": (_QRS_AREA, "random"),
             "shown": ("probe", _QRS_AREA, _QRS_MS, "logistic", "random", _GUIDELINE),
-            "permuted": ({"workdir": "crt/permuted"},),
+            "permuted": ({"workdir": "crt/permuted"}, {"workdir": "crt/null"}),
             "pretraining": (
                 {"name": "beats", "workdirs": tuple(f"seed{seed}/beats" for seed in range(seeds))},
                 {"name": "beats dealt at random", "workdirs": ("seed0/beats_leaky",), "optional": True},

@@ -84,6 +84,8 @@ step "evaluate beats"
 logged beats ecgjax evaluate --workdir="$beats" --steps=best --compile_cache="$out/compile_cache"
 
 patients crt_data "" --like="$beats"
+# Patients who respond by chance: whoever predicts them has seen what nobody may see.
+prepare null_data synthetic_crt_null --like="$beats" --config.cohort.seed="$seed"
 # With the key of the first, a patient has one name in both.
 [ -z "$vit" ] || patients crt_vit_data _vit100 --like="$vit" --key_file="$out/crt_data/private/key"
 
@@ -96,6 +98,7 @@ lane_trained() {
 lane_controls() {
   judge comparators comparators crt_data && judge random random crt_data "${from[@]}" &&
     judge permuted probe crt_data "${from[@]}" --config.labels=permuted &&
+    judge null probe null_data "${from[@]}" &&
     judge scratch scratch crt_data "${from[@]}" || return
   [ -z "$vit" ] || { judge vit_probe vit_probe crt_vit_data --config.init_from.workdir="$vit" &&
     judge vit_random vit_random crt_vit_data --config.init_from.workdir="$vit"; }

@@ -292,7 +292,8 @@ def test_permuted_labels_raise_the_alarm(found, low, high, said):
     contender = found.contenders[0]
     contender = type(contender)(**{**vars(contender), "metrics": {"auroc": value}})
     (line,) = tables.permuted_table([contender]).lines
-    assert line.cells[2].text.startswith(said)
+    assert line.cells[1].text == contender.workdir
+    assert line.cells[3].text.startswith(said)
 
 
 def test_leaky_beats_are_labelled_beside_the_majority_class(report):

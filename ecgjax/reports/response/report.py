@@ -170,7 +170,7 @@ def _curves(found: results.CrossValidated, shown: Sequence[str]) -> list[Picture
 
 
 def _alarm(found: results.CrossValidated, spec: Mapping[str, Any], root: epath.Path) -> list[Section]:
-    """What permuted labels gave, within the runs and in runs of their own."""
+    """What permuted labels gave, within the runs and in runs of their own, and what a null cohort gave."""
     contenders, missing = [], []
     for run in spec.get("permuted", ()):
         permuted = results.load([run], root=root)
@@ -180,7 +180,10 @@ def _alarm(found: results.CrossValidated, spec: Mapping[str, Any], root: epath.P
     dealt = response_tables.dealt_table(found.contenders)
     if not made and not missing and dealt is None:
         return []
-    text = ["Every patient gets the response of another; whatever is above chance then has found a leak."]
+    text = [
+        "Where every patient gets the response of another, or responds by chance, whatever is above chance has found "
+        "a leak."
+    ]
     return [
         Section("Leakage alarm", text=text, warnings=missing, tables=[*([dealt] if dealt else []), *made])
     ]

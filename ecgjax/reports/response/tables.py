@@ -131,7 +131,7 @@ def dealt_table(contenders: Sequence[Contender]) -> Table | None:
 
 
 def permuted_table(contenders: Sequence[Contender]) -> Table:
-    """Contenders of runs on permuted labels: their interval should cover chance."""
+    """Contenders of runs on permuted labels or on a null cohort: their interval should cover chance."""
     lines = []
     for contender in contenders:
         found = contender.metric("auroc")
@@ -141,9 +141,9 @@ def permuted_table(contenders: Sequence[Contender]) -> Table:
             said = "below: by chance"
         else:
             said = "covered"
-        lines.append(Line((Cell(contender.name), cell(found), Cell(said))))
-    header = ("run on permuted labels", "AUROC, pooled", ".50")
-    return Table("Runs on permuted labels", header, tuple(lines))
+        lines.append(Line((Cell(contender.name), Cell(contender.workdir), cell(found), Cell(said))))
+    header = ("contender", "run", "AUROC, pooled", ".50")
+    return Table("Runs with nothing to find", header, tuple(lines))
 
 
 def _how(contender: Contender, used: str) -> str:
