@@ -9,4 +9,5 @@ ecgjax_install "dev,raw,plan"
 ruff format --check .
 ruff check .
 lint-imports
-python -m pytest -n auto --dist loadfile -m "not slow" "$@"
+# In the order of their names: the few long tests of jobs/ would come last by the number of tests, on one core.
+python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" "$@"

@@ -105,6 +105,7 @@ def test_a_network_is_trained_in_every_fold_by_one_program(full, tiny_data):
     assert any("vit_full" in line and "0." in line for line in said[-3:])
 
 
+@pytest.mark.slow
 def test_a_signal_leaves_after_the_fold_and_the_same_command_goes_on(recipe, tmp_path, monkeypatch):
     whole, workdir, answer = (
         epath.Path(tmp_path / "whole"),
@@ -185,6 +186,7 @@ def test_what_knows_the_response_loses_it_where_labels_are_permuted(recipe, tmp_
     assert row.low < 0.5 < row.high
 
 
+@pytest.mark.slow
 def test_the_splits_of_the_data_may_be_the_folds(recipe, tmp_path, altered):
     config = recipe("comparators")
     config.split = "given"

@@ -78,6 +78,7 @@ def bursts(seed, size=64):
     return jnp.asarray(x[:, None], jnp.float32), jnp.asarray(label), frame, row
 
 
+@pytest.mark.slow
 def test_the_map_of_a_trained_encoder_lies_on_the_tone_that_the_label_tells_of():
     sizes = {"leads": 1, "length": 64, "image": IMAGE, "widths": (8, 16)}
 

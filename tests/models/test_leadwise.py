@@ -60,6 +60,7 @@ def test_the_median_and_the_mean_are_those_of_every_lead_and_beat():
             np.testing.assert_allclose(got[i], want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_attention_weighs_beats_and_leads_by_their_softmax():
     model = leadwise(pool="attention", join="attention")
     got = jax.jit(model)(ecg(), beats=BEATS)["embedding"]
@@ -83,6 +84,7 @@ def test_the_embedding_is_what_the_maps_average_to_and_0_without_beats(changes):
     assert not out["maps"][2].any()
 
 
+@pytest.mark.slow
 def test_neither_the_order_of_beats_nor_what_lies_outside_them_matters():
     model = jax.jit(leadwise())
     want = model(ecg(), beats=BEATS)["embedding"]

@@ -32,6 +32,12 @@ def golden(request, goldens, precision):
     return Golden(goldens, request.param, precision)
 
 
+def grid(golden):
+    """Rows and columns of the tokens: a row a lead."""
+    (_, leads, length), (_, patch) = golden.meta["img"], golden.meta["patch"]
+    return leads, length // patch
+
+
 def objective(golden, short="avg", **fields):
     """As the released code computes: the norm of the pooling acts twice, nothing is augmented."""
     (_, leads, length), (_, patch), model = golden.meta["img"], golden.meta["patch"], golden.meta["model"]
@@ -77,7 +83,7 @@ def initial(golden, tuned, short="avg"):
         if short == "cls":
             names = [name.replace("fc_norm", "norm") for name in names]
         fill_by_formula(tree, names, golden.meta["base_seed"])
-        rows, columns = tuned._grid
+        rows, columns = grid(golden)
         width = golden.meta["model"]["embed_dim"]
         table = sincos_positions(leads=rows, columns=columns, width=width, frequencies="float32")
         put(tree, ("positions",), table[None])
@@ -129,7 +135,7 @@ def test_embedding_logits_and_attention(golden):
 def test_masked_tokens(golden):
     tuned = objective(golden)
     params, extra = initial(golden, tuned)
-    rows, columns = tuned._grid
+    rows, columns = grid(golden)
     keeps = {
         "logits_avg_blockmask": block_masking_from_noise(
             golden.input("noise_c"),
