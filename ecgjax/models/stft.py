@@ -49,7 +49,7 @@ def _magnitude(x: Float[Array, "*b span"], image: ImageSpec) -> Float[Array, "*b
     """|X|, as a convolution with the windowed waves of the frequencies that are kept.
 
     An FFT would compute all n_fft / 2 + 1 frequencies of zero-padded windows, of which an image keeps a few: it takes
-    8 to 22 times as long on a CPU (tests/benchmarks/stft.py), and accelerators are better at products. The samples of
+    several times as long on a CPU (tests/benchmarks/stft.py), and accelerators are better at products. The samples of
     a hop are the channels, so that none is copied and the product contracts more than one of them at a time.
     """
     rows = -(-image.win // image.hop)
