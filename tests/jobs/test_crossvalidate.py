@@ -131,6 +131,7 @@ def test_a_signal_leaves_after_the_fold_and_the_same_command_goes_on(recipe, tmp
     assert (workdir / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_fold_that_is_missing_is_trained_as_it_would_have_been(full, recipe, tmp_path):
     workdir = epath.Path(tmp_path / "run")
     shutil.copytree(full[0], workdir, ignore=shutil.ignore_patterns("results", "predictions.csv"))

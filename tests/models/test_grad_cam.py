@@ -43,6 +43,7 @@ def test_it_is_the_gradient_by_the_activation_before_the_maximum(mode):
     np.testing.assert_allclose(out["grad_cam"][:, :, 0], jnp.maximum(want, 0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_lead_has_its_own_map_weighed_over_beats_as_its_embedding():
     """Logit and maps of one lead and beat, read through the other parts of the kernel, are those of the beat alone."""
     settings = {"leads": 2, "length": 128, "lead_names": ("I", "V1"), "image": IMAGE, "read": ("V1", "I")}

@@ -96,6 +96,7 @@ def test_neither_the_order_of_beats_nor_what_lies_outside_them_matters():
     np.testing.assert_array_equal(outside, want)
 
 
+@pytest.mark.slow
 def test_gradients_pass_the_median_to_the_beats_in_the_middle_alone():
     def embed(x):
         return leadwise()(x, beats=BEATS)["embedding"].sum()
