@@ -21,6 +21,7 @@ WAITS_S = (1.0, 5.0, 25.0)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _PASSING = _FULL | {
     *(errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.EPIPE, errno.ETIMEDOUT),
+    errno.ENOTEMPTY,  # Somebody writes into what is being removed.
     *(errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH),
 }
 _FULL_TEXT = re.compile(r"No space left on device|[Qq]uota exceeded|\bENOSPC\b|\bEDQUOT\b")

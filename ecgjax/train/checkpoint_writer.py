@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -13,6 +14,9 @@ from ecgjax.core import files, runtime
 
 _LIMIT = 3
 """Saves in a row that may fail before the run ends."""
+
+_STRAGGLERS_S = 5.0
+"""How long the other writers of a failed save may go on: one item fails, and Orbax does not wait for the rest."""
 
 
 class CheckpointWriter:
@@ -90,8 +94,7 @@ class CheckpointWriter:
     def _forget(self) -> None:
         """Removes what a failed save left, so that the step can be saved anew."""
         if runtime.is_lead():
-            for left in self._directory.glob("*.orbax-checkpoint-tmp*"):
-                left.rmtree(missing_ok=True)
+            _remove_all(self._directory, "*.orbax-checkpoint-tmp*")
         self.reload()
 
     @property
@@ -102,6 +105,19 @@ class CheckpointWriter:
         """Tries again at once where this process is alone: many would have to fail at the same point."""
         waits_s = None if jax.process_count() == 1 else ()
         files.retried(action, what, self._directory, waits_s=waits_s)
+
+
+def _remove_all(directory: epath.Path, pattern: str) -> None:
+    """Removes what matches, again where somebody still writes into it; what outlives that goes at the next start."""
+    deadline = time.monotonic() + _STRAGGLERS_S
+    while found := list(directory.glob(pattern)):
+        for left in found:
+            try:
+                left.rmtree(missing_ok=True)
+            except OSError:
+                if time.monotonic() > deadline:
+                    return
+        time.sleep(0.02)
 
 
 def _raise(error: Exception) -> NoReturn:

@@ -1,5 +1,6 @@
 """Saves while storage fails: on a real disk that is full, and with the words of a bucket."""
 
+import contextlib
 import errno
 import json
 import os
@@ -7,6 +8,8 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
+import time
 
 import jax
 import numpy as np
@@ -113,6 +116,29 @@ def test_a_checkpoint_that_storage_withholds_is_not_taken_for_damaged(tmp_path, 
     checkpoints.close()
     assert left(tmp_path) == ["1"]
     assert not (tmp_path / "damaged").exists()
+
+
+def test_what_a_failed_save_still_writes_is_removed_once_it_stands_still(failing, tmp_path):
+    checkpoints, errors = failing
+    errors.append(ValueError(GONE))
+    checkpoints.save(make_state(1), 1, {})
+    while errors:  # Until the commit has failed.
+        time.sleep(0.01)
+    straggling = tmp_path / "checkpoints" / "1.orbax-checkpoint-tmp" / "params" / "d"
+    until = time.monotonic() + 0.5
+
+    def write():
+        count = 0
+        while time.monotonic() < until:
+            with contextlib.suppress(FileNotFoundError):
+                straggling.mkdir(parents=True, exist_ok=True)
+                (straggling / str(count := count + 1)).write_bytes(b"x")
+
+    straggler = threading.Thread(target=write)
+    straggler.start()
+    checkpoints.finish(lambda: checkpoints.save(make_state(2), 2, {}))
+    straggler.join()
+    assert left(tmp_path) == ["2"]
 
 
 def test_a_full_disk_is_said_and_what_was_saved_stays_whole(tmp_path):
