@@ -23,6 +23,13 @@ def pytest_configure(config):
     flags.FLAGS.mark_as_parsed()
 
 
+def pytest_collection_finish(session):
+    """As a job does when it starts: tracing is the other half of what tests cost."""
+    from ecgjax.core import runtime
+
+    runtime.collect_rarely()
+
+
 def _directory(variable: str, default: str) -> pathlib.Path:
     path = pathlib.Path(os.environ.get(variable, _ROOT.parent / "shared" / default))
     if not path.is_dir():

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from ecgjax.core import files, flops
+from ecgjax.core import files, flops, runtime
 from ecgjax.core.spec import InputSpec
 from ecgjax.jobs.assemble import Data, abstract_batch, abstract_key, assemble
 from ecgjax.plans import compiling, environment, topologies
@@ -115,6 +115,7 @@ def compile_here(request: Request) -> Compiled:
 
 def main(asked: str, answered: str) -> None:
     """Answers the request in the file `asked`; what is wrong with it is an answer too."""
+    runtime.collect_rarely()
     try:
         answer = to_json(compile_here(request_from_json(files.read_json(asked))))
     except ValueError as error:
