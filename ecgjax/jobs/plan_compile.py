@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from ecgjax.core import files, flops, runtime
+from ecgjax.core import files, flops, runtime, trees
 from ecgjax.core.spec import InputSpec
 from ecgjax.jobs.assemble import Data, abstract_batch, abstract_key, assemble
 from ecgjax.plans import compiling, environment, topologies
@@ -107,6 +107,7 @@ def compile_here(request: Request) -> Compiled:
             "statistics": compiling.bytes_on_a_device(run.state.extra),
             "batch": examples // run.mesh.size,
         },
+        batch_norms=sum(path.endswith("/mean") for path in trees.flatten(run.state.extra)),
     )
     if report is not None:
         files.write_json(report, to_json(compiled))
