@@ -5,10 +5,11 @@
   python -m ecgjax plan --config=configs/mae_ecg.py:paper --topology=v5e:4x4 --largest_batch --json=PLAN.json
 
 The step is the one that `ecgjax train` would run with this config on that slice. A compilation takes one to four
-minutes and up to 4 GB on this machine; a step that was planned before is looked up (--cache). `--fast` compiles with
-little effort: memory, FLOPs and collectives hold to 2 %, but nothing can be said of time on the chip's units. All times
-are the compiler's model, not measured. A step that does not fit is an answer and ends with exit code 0; where a
-compilation failed the others are told, what failed stands below them, and the exit code is 1.
+minutes, of a large model on a busy machine longer (--time_limit), and up to 4 GB on this machine; a step that was
+planned before is looked up (--cache). `--fast` compiles with little effort: memory, FLOPs and collectives hold to 2 %,
+but nothing can be said of time on the chip's units. All times are the compiler's model, not measured. A step that does
+not fit is an answer and ends with exit code 0; where a compilation failed the others are told, what failed stands below
+them, and the exit code is 1.
 
 Topologies: v5e:4x4 counts chips; 2xv5e:16x16 is two slices; v5litepod-16, v5p-512 (cores) and the like are known as
 products; local:8 is eight devices of this machine (CPU or GPU). Data need not exist: without config.data.directory

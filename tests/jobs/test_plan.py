@@ -122,11 +122,10 @@ def children(monkeypatch):
 
 
 @needs_libtpu
-def test_the_time_limit_ends_the_compiler(config, children):
-    with pytest.raises(
-        ValueError, match=r"v5e:2x2: not compiled within 1 s; raise --time_limit, or use --fast"
-    ):
-        plan(config, time_limit=1.0)
+@pytest.mark.parametrize(("fast", "ways"), [(False, r", or use --fast\."), (True, r"\.")])
+def test_the_time_limit_ends_the_compiler(config, children, fast, ways):
+    with pytest.raises(ValueError, match=rf"^v5e:2x2: not compiled within 1 s; raise --time_limit{ways}$"):
+        plan(config, time_limit=1.0, fast=fast)
     assert [child.returncode for child in children] == [-9]
 
 
@@ -339,8 +338,8 @@ def test_what_only_the_assembly_knows_comes_back_from_the_compiler(config):
         (1, "Traceback (most recent call last):\nKeyError: 'x'", RuntimeError, "KeyError: 'x'"),
     ],
 )
-def test_a_compiler_that_dies_leaves_a_word(code, said, kind, message):
-    error = plan_compile._obituary("v5e:2x2", code, said)
+def test_a_compiler_that_dies_leaves_a_word(config, code, said, kind, message):
+    error = plan_compile._obituary(request_of(config), code, said)
     assert type(error) is kind
     assert message in str(error)
 
