@@ -6,10 +6,10 @@
 
 The step is the one that `ecgjax train` would run with this config on that slice. A compilation takes one to four
 minutes, of a large model on a busy machine longer (--time_limit), and up to 4 GB on this machine; a step that was
-planned before is looked up (--cache). `--fast` compiles with little effort: memory, FLOPs and collectives hold to 2 %,
-but nothing can be said of time on the chip's units. All times are the compiler's model, not measured. A step that does
-not fit is an answer and ends with exit code 0; where a compilation failed the others are told, what failed stands below
-them, and the exit code is 1.
+planned before is looked up (--cache). `--fast` compiles with little effort: FLOPs and collectives hold, memory comes
+out higher (9 % were seen), and nothing can be said of time on the chip's units. All times are the compiler's model, not
+measured. A step that does not fit is an answer and ends with exit code 0; where a compilation failed the others are
+told, what failed stands below them, and the exit code is 1.
 
 Topologies: v5e:4x4 counts chips; 2xv5e:16x16 is two slices; v5litepod-16, v5p-512 (cores) and the like are known as
 products; local:8 is eight devices of this machine (CPU or GPU). Data need not exist: without config.data.directory
@@ -196,9 +196,10 @@ def _with_batch(
         config["data"]["batch_size"] = examples_per_chip * topology.chips
     batch = config["data"]["batch_size"]
     if batch % topology.devices:
+        even = f", a multiple of {topology.devices_per_chip}" if topology.devices_per_chip > 1 else ""
         raise ValueError(
             f"--topology={topology.name}: its {topology.devices} devices do not divide a batch of {batch}; give "
-            f"--examples_per_chip=N, a multiple of {topology.devices_per_chip}, or another config.data.batch_size."
+            f"--examples_per_chip=N{even}, or another config.data.batch_size."
         )
     return config
 

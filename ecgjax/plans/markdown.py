@@ -45,4 +45,5 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell == ABSENT or cell.removeprefix("over ").removeprefix("under ")[:1].isdigit()
+    digits = cell.removeprefix("over ").removeprefix("under ").removeprefix("-")
+    return cell == ABSENT or digits[:1].isdigit()

@@ -46,9 +46,18 @@ def _parts(case: Case) -> Iterator[str]:
     free = margin(compiled)
     if free is not None and free < 0:
         yield f"It compiles, but with its code and the next batch it is {md.mib(-free)} MiB of a device too large."
+    memory = compiled.memory
+    if memory is not None and memory.available is not None and memory.upper_bound > memory.available:
+        yield (
+            "Arguments, outputs and temporaries add up to more than XLA may use. It compiles, since they are never "
+            "there at once; on a chip that was not tried."
+        )
     if case.largest is not None:
         found_it = f"{case.largest.batch:,}; {_above(case.largest)}"
-        yield f"Largest batch that fits, with its code and the next batch: {found_it}."
+        yield (
+            f"Largest batch that fits, with its code and the next batch: {found_it}. Searched with low effort, which "
+            "takes a little more memory."
+        )
     if compiled.program is not None:
         yield md.table((f"work of a {unit} and step", "", ""), list(_work(case)))
         yield _collectives(case)
@@ -73,18 +82,20 @@ def _memory(case: Case) -> Iterator[tuple[str, ...]]:
         beyond = memory.peak - memory.arguments
         yield "activations", md.mib(devices * max(0, beyond)), "and what else the step adds at its peak"
         yield "peak", md.mib(devices * memory.peak), of
-        over_all = memory.available is not None and memory.upper_bound > memory.available
         yield (
             "upper bound",
             md.mib(devices * memory.upper_bound),
-            "arguments, outputs and temporaries at once"
-            + (": more than XLA may use, and whether that loads was never tried" if over_all else ""),
+            "arguments, outputs and temporaries at once",
         )
         yield "code", md.mib(devices * memory.code), "beside the peak"
     yield "next batch", md.mib(devices * compiled.state_bytes["batch"]), "beside the peak"
     free = margin(compiled)
     if free is not None:
-        yield "margin", md.mib(devices * free), f"{free / memory.available:.0%}"
+        yield (
+            "margin",
+            md.mib(devices * free),
+            f"{free / memory.available:.0%}" if free >= 0 else "does not fit",
+        )
 
 
 def _work(case: Case) -> Iterator[tuple[str, ...]]:

@@ -285,7 +285,7 @@ def test_without_libtpu_the_extra_is_named(config, monkeypatch):
         (
             "topology",
             ["v5e:8x8"],
-            r"v5e:8x8: its 64 devices do not divide a batch of 16; give --examples_per_chip=N",
+            r"v5e:8x8: its 64 devices do not divide a batch of 16; give --examples_per_chip=N, or another",
         ),
         (
             "examples_per_chip",
