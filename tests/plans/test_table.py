@@ -5,7 +5,7 @@ import pathlib
 import pytest
 from compiled_step import COLLECTIVES, MIB, compiled, program, reduction
 
-from ecgjax.plans import table
+from ecgjax.plans import markdown, table
 from ecgjax.plans.batch_search import Largest
 from ecgjax.plans.case import Case
 from ecgjax.plans.case_json import case_to_json
@@ -45,6 +45,16 @@ def test_columns_line_up_in_a_terminal():
     blocks = [block.splitlines() for block in table.report(whole()).split("\n\n") if block.startswith("|")]
     assert len(blocks) == 6
     assert all(len({len(line) for line in block}) == 1 for block in blocks)
+
+
+def test_microseconds_of_a_small_model_are_not_rounded_away():
+    assert [markdown.ms(s) for s in (0.0, 2.2e-6, 1.5e-5, 24.229e-3, None)] == [
+        "0.00",
+        "0.0022",
+        "0.02",
+        "24.23",
+        "-",
+    ]
 
 
 @pytest.mark.parametrize("case", [whole, fast, refused, local])
