@@ -5,9 +5,11 @@
   python -m ecgjax plan --config=configs/mae_ecg.py:paper --topology=v5e:4x4 --largest_batch --json=PLAN.json
 
 The step is the one that `ecgjax train` would run with this config on that slice. A compilation takes one to four
-minutes and up to 4 GB on this machine; a step that was planned before is looked up (--cache). `--fast` compiles with
-little effort: memory, FLOPs and collectives hold to 2 %, but nothing can be said of time on the chip's units. All times
-are the compiler's model, not measured. A step that does not fit is an answer and ends with exit code 0.
+minutes, of a large model on a busy machine longer (--time_limit), and up to 4 GB on this machine; a step that was
+planned before is looked up (--cache). `--fast` compiles with little effort: FLOPs and collectives hold, memory comes
+out higher (9 % were seen), and nothing can be said of time on the chip's units. All times are the compiler's model, not
+measured. A step that does not fit is an answer and ends with exit code 0; where a compilation failed the others are
+told, what failed stands below them, and the exit code is 1.
 
 Topologies: v5e:4x4 counts chips; 2xv5e:16x16 is two slices; v5litepod-16, v5p-512 (cores) and the like are known as
 products; local:8 is eight devices of this machine (CPU or GPU). Data need not exist: without config.data.directory
@@ -20,7 +22,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
@@ -30,13 +32,20 @@ from ecgjax.core import config as configs
 from ecgjax.core import files, runtime
 from ecgjax.jobs import plan_data, setup
 from ecgjax.jobs.plan_compile import Request, compile_apart
-from ecgjax.plans import batch_search, table, topologies
-from ecgjax.plans.records import Compiled, to_json
-from ecgjax.plans.table import Case
+from ecgjax.objectives import OBJECTIVES
+from ecgjax.plans import batch_search, environment, table, topologies
+from ecgjax.plans.case import Case
+from ecgjax.plans.case_json import case_to_json
+from ecgjax.plans.estimate import margin
+from ecgjax.plans.prices import Contrast
+from ecgjax.plans.records import Compiled
 from ecgjax.plans.topologies import Topology
 
 _OF_PAIRS = ("cross_modal", "simclr")
 """Objectives whose loss compares every example of the batch with every other."""
+
+_VIEWS = {"nt_xent": 2}
+"""How many views of an example are on either side of the logits; of other contrasts one."""
 
 _NAME_LENGTH = 100
 """Of a collective; one that XLA made of many has the names of all."""
@@ -71,7 +80,7 @@ def define() -> None:
     )
     flags.DEFINE_bool("verbose", False, "List every collective by the operation that asked for it.")
     flags.DEFINE_string("json", None, "File to write everything to that is known.")
-    flags.DEFINE_float("time_limit", 600.0, "Seconds after which a compilation is given up.")
+    flags.DEFINE_float("time_limit", 600.0, "Seconds after which a compilation is given up.", lower_bound=1.0)
     flags.DEFINE_string(
         "cache", None, "Directory of reports; default: ecgjax/plan in the user's cache; '' for none."
     )
@@ -83,7 +92,9 @@ def run(args: flags.FlagValues) -> int:
         raise ValueError("plan needs --config=FILE and --topology=NAMES; see `python -m ecgjax plan --help`.")
     jax.config.update("jax_platforms", "cpu")  # The chips of this machine, if any, are not for this process.
     runtime.start()
-    cases = plan(
+    if args.json is not None:
+        _check_writable(Path(args.json))
+    found = plan(
         args.config,
         topology=args.topology,
         examples_per_chip=[_positive(x, "--examples_per_chip") for x in args.examples_per_chip],
@@ -93,10 +104,14 @@ def run(args: flags.FlagValues) -> int:
         time_limit=args.time_limit,
         cache=_cache() if args.cache is None else args.cache or None,
     )
-    print(_text(cases, verbose=args.verbose), flush=True)
-    if args.json is not None:
-        files.write_json(args.json, {"cases": [_json(case) for case in cases]})
-    return 0
+    return _tell(found, verbose=args.verbose, json=args.json)
+
+
+class Planned(NamedTuple):
+    """What was compiled, and one line for everything that could not be."""
+
+    cases: list[Case]
+    failures: list[str]
 
 
 def plan(
@@ -109,7 +124,7 @@ def plan(
     largest_batch: bool = False,
     time_limit: float,
     cache: str | None,
-) -> list[Case]:
+) -> Planned:
     """Compiles for every topology and batch.
 
     What fails for another reason than memory is said and left out, since its successors may take an hour; that
@@ -123,6 +138,8 @@ def plan(
     steps = [
         (one, _with_batch(config, one, share)) for one in where for share in examples_per_chip or (None,)
     ]
+    if any(one.chip for one in where):
+        environment.check_libtpu()
     data, words = plan_data.data_of(config, recipe)
     runtime.say(words)
 
@@ -135,22 +152,38 @@ def plan(
         runtime.say(f"{name}: {found}.")
         return compiled
 
-    objective = config["objective"]
     cases, failures = [], []
     for one, own in steps:
         compiled = found = None
         try:
-            compiled = compile_step(own, one, "fast" if fast else "full")
+            # Other compilers than that of TPUs know no effort.
+            compiled = compile_step(own, one, "fast" if fast and one.chip else "full")
             found = _largest(own, one, compiled, compile_step) if largest_batch else None
         except ValueError as error:
+            if len(steps) == 1 and compiled is None:
+                raise
             failures.append(str(error))
             runtime.say(failures[-1])
         if compiled is not None:
-            width = objective.get("projection") if objective["name"] in _OF_PAIRS else None
-            cases.append(Case(one, compiled, found, fsdp=config["mesh"]["fsdp"], projection=width))
+            cases.append(Case(one, compiled, found, fsdp=config["mesh"]["fsdp"], contrast=_contrast(config)))
     if not cases:
-        raise ValueError(failures[-1])
-    return cases
+        raise ValueError(f"nothing was planned; the last of {len(steps)} said: {failures[-1]}")
+    return Planned(cases, failures)
+
+
+def _contrast(config: Mapping[str, Any]) -> Contrast | None:
+    """What the loss compares; what a config leaves out is as the objective has it."""
+    section = config["objective"]
+    if section["name"] not in _OF_PAIRS:
+        return None
+    defaults = {field.name: field.default for field in dataclasses.fields(OBJECTIVES[section["name"]])}
+    chosen = {**defaults, **section}
+    return Contrast(
+        chosen["projection"],
+        views=_VIEWS.get(chosen["contrast"], 1),
+        parts=config["accumulate"],
+        tile=chosen["tile"],
+    )
 
 
 def _with_batch(
@@ -163,32 +196,52 @@ def _with_batch(
         config["data"]["batch_size"] = examples_per_chip * topology.chips
     batch = config["data"]["batch_size"]
     if batch % topology.devices:
+        even = f", a multiple of {topology.devices_per_chip}" if topology.devices_per_chip > 1 else ""
         raise ValueError(
             f"--topology={topology.name}: its {topology.devices} devices do not divide a batch of {batch}; give "
-            f"--examples_per_chip=N, a multiple of {topology.devices_per_chip}, or another config.data.batch_size."
+            f"--examples_per_chip=N{even}, or another config.data.batch_size."
         )
     return config
 
 
 def _largest(config, topology: Topology, compiled: Compiled, compile_step) -> batch_search.Largest:
-    """Searches fast, and lowers what it finds until it fits with the effort of `compiled` too."""
+    """Searches fast, and lowers what it finds until it fits with the effort of `compiled` too.
+
+    What fits is what compiles and leaves room for the program's code and for the next batch.
+    """
     available = topology.chip.usable_bytes if topology.chip else None
     if available is None:
         raise ValueError(f"--largest_batch: nobody knows what {topology.name} can hold; give a TPU topology.")
-    step = math.lcm(_SUBLANES, config["accumulate"] * config["grad_cache"]) * topology.devices
+    step = _batch_step(config, topology.devices)
 
     def probe(batch: int, effort: str = "fast") -> batch_search.Probe:
         changed = copy.deepcopy(dict(config))
         changed["data"]["batch_size"] = batch
         found = compile_step(changed, topology, effort)
-        return batch_search.Probe(
-            batch, found.error is None, found.needed if found.memory is None else found.memory.peak
-        )
+        free = margin(found)
+        if free is None:
+            return batch_search.Probe(batch, False, found.needed)
+        return batch_search.Probe(batch, free >= 0, available - free)
 
     found = batch_search.largest(probe, available=available, start=config["data"]["batch_size"], step=step)
     while compiled.effort == "full" and found.batch and not (verdict := probe(found.batch, "full")).fits:
         found = batch_search.Largest(found.batch - step, found.batch, (*found.probes, verdict))
     return found
+
+
+def _batch_step(config: Mapping[str, Any], devices: int) -> int:
+    """Batches of which this divides every one can be cut as the config says: in parts, tiles and groups."""
+    objective, parts = config["objective"], config["accumulate"] * config["grad_cache"]
+    share = math.lcm(_SUBLANES, parts, config["accumulate"] * (objective.get("tile") or 1))
+    groups = [section.get("norm_group") for section in objective.values() if isinstance(section, Mapping)]
+    return math.lcm(share * devices, *(parts * group for group in groups if group))
+
+
+def _check_writable(path: Path) -> None:
+    """Raises before the hours that a plan may take, not after them."""
+    if path.is_dir():
+        raise ValueError(f"--json={path} is a directory; give a file.")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _said(compiled: Compiled) -> str:
@@ -208,9 +261,20 @@ def _cache() -> str:
     return os.fspath(Path(base) / "ecgjax" / "plan")
 
 
-def _text(cases: Sequence[Case], *, verbose: bool) -> str:
-    parts = [table.report(case) + (_every_collective(case) if verbose else "") for case in cases]
-    return "\n".join([*parts, *([table.overview(cases)] if len(cases) > 1 else [])])
+def _tell(found: Planned, *, verbose: bool, json: str | None) -> int:
+    """Prints and writes; the exit code says whether anything is lacking."""
+    print(_text(found, verbose=verbose), flush=True)
+    if json is not None:
+        cases = [case_to_json(case) for case in found.cases]
+        files.write_json(json, {"cases": cases, "failures": found.failures})
+    return 1 if found.failures else 0
+
+
+def _text(found: Planned, *, verbose: bool) -> str:
+    parts = [table.report(case) + (_every_collective(case) if verbose else "") for case in found.cases]
+    if len(found.cases) > 1:
+        parts.append(table.overview(found.cases))
+    return "\n".join([*parts, *(f"Not planned: {failure}" for failure in found.failures)])
 
 
 def _every_collective(case: Case) -> str:
@@ -221,13 +285,3 @@ def _every_collective(case: Case) -> str:
         f"{one.name[:_NAME_LENGTH]}\n"
         for one in found
     )
-
-
-def _json(case: Case) -> dict[str, Any]:
-    return {
-        "compiled": to_json(case.compiled),
-        "estimate": case.estimate and dataclasses.asdict(case.estimate),
-        "largest_batch": case.largest and dataclasses.asdict(case.largest),
-        "scaling": [dataclasses.asdict(one) for one in case.scaling],
-        "note": table.NOT_MEASURED,
-    }

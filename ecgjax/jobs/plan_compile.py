@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from ecgjax.core import files, flops, runtime
+from ecgjax.core import files, flops, runtime, trees
 from ecgjax.core.spec import InputSpec
 from ecgjax.jobs.assemble import Data, abstract_batch, abstract_key, assemble
 from ecgjax.plans import compiling, environment, topologies
@@ -67,13 +67,13 @@ def compile_apart(request: Request, *, time_limit: float, say) -> Compiled:
         )
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
-            said = _wait(process, topology.name, time_limit, say)
+            said = _wait(process, request, time_limit, say)
         finally:  # Nothing stays behind, whatever stopped the waiting.
             process.kill()
             process.wait()
             signal.signal(signal.SIGTERM, before)
         if not answered.exists():
-            raise _obituary(topology.name, process.returncode, said)
+            raise _obituary(request, process.returncode, said)
         answer = files.read_json(answered)
     if "refused" in answer:
         raise ValueError(answer["refused"])
@@ -107,6 +107,7 @@ def compile_here(request: Request) -> Compiled:
             "statistics": compiling.bytes_on_a_device(run.state.extra),
             "batch": examples // run.mesh.size,
         },
+        batch_norms=sum(path.endswith("/mean") for path in trees.flatten(run.state.extra)),
     )
     if report is not None:
         files.write_json(report, to_json(compiled))
@@ -125,8 +126,8 @@ def main(asked: str, answered: str) -> None:
     files.write_json(answered, answer)
 
 
-def _wait(process: subprocess.Popen, name: str, time_limit: float, say) -> str:
-    began = time.monotonic()
+def _wait(process: subprocess.Popen, request: Request, time_limit: float, say) -> str:
+    name, began = request.topology, time.monotonic()
     while True:
         left = time_limit - (time.monotonic() - began)
         try:
@@ -134,17 +135,19 @@ def _wait(process: subprocess.Popen, name: str, time_limit: float, say) -> str:
         except subprocess.TimeoutExpired:
             passed = time.monotonic() - began
             if passed >= time_limit:
-                raise ValueError(
-                    f"{name}: not compiled within {time_limit:.0f} s; raise --time_limit, or use --fast."
-                ) from None
+                ways = (
+                    "raise --time_limit" if request.effort == "fast" else "raise --time_limit, or use --fast"
+                )
+                raise ValueError(f"{name}: not compiled within {time_limit:.0f} s; {ways}.") from None
             say(f"{name}: compiling, {passed:.0f} s")
 
 
-def _obituary(name: str, code: int, said: str) -> Exception:
+def _obituary(request: Request, code: int, said: str) -> Exception:
     """Why a process left without an answer."""
+    name, way = request.topology, "free some" if request.effort == "fast" else "free some, or try --fast"
     if code == -signal.SIGKILL:
         return ValueError(
-            f"{name}: the compiler was killed, most likely for want of memory on this machine (4 GB); try --fast."
+            f"{name}: the compiler was killed, most likely for want of memory on this machine (4 GB); {way}."
         )
     if "Traceback" in said:
         return RuntimeError(f"{name}: the compiling process failed:\n{said}")

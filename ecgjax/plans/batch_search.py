@@ -48,11 +48,13 @@ def _next(probes: list[Probe], available: int, low: int, high: int | None, step:
     """Strictly between what fits and what does not: by the line, and every other time by halves if it bends."""
     known = sorted((p for p in probes if p.needed is not None), key=lambda p: abs(p.needed - available))[:2]
     straight = high is None or len(probes) < _STRAIGHT or len(probes) % 2
-    if len(known) == 2 and straight and known[0].needed != known[1].needed:
+    slope = 0.0
+    if len(known) == 2 and straight:
         a, b = known
         slope = (a.needed - b.needed) / (a.batch - b.batch)
+    if slope > 0:
         guess = int((a.batch + (available - a.needed) / slope) / step)
-    else:
+    else:  # Near the limit the scheduler may make a larger batch take less.
         guess = 2 * low if high is None else (low + high) // 2
     limit = min(_LEAP * low, _MOST) if high is None else high - 1
     return max(min(guess, limit), low + 1)

@@ -5,6 +5,7 @@ estimate of its kernels, which knows of small channels and vector work but of no
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 from ecgjax.plans.communication import Leg, leg
 from ecgjax.plans.records import Compiled, Program
@@ -130,10 +131,15 @@ def estimate(compiled: Compiled, topology: Topology) -> Estimate:
 
 
 def large_reductions(program: Program) -> dict[str, int]:
-    """Bytes of a device in large sums over devices, by dtype: what precision gradients are added in."""
+    """Bytes of a device in large sums over devices, by dtype: what precision gradients are added in.
+
+    Where a model is so small that none is large, its largest.
+    """
+    sums = [one for one in program.collectives if one.kind in ("all-reduce", "reduce-scatter")]
+    least = min(LARGE_REDUCTION, max((one.bytes for one in sums), default=0))
     found: dict[str, int] = {}
-    for one in program.collectives:
-        if one.kind in ("all-reduce", "reduce-scatter") and one.bytes >= LARGE_REDUCTION:
+    for one in sums:
+        if one.bytes >= least:
             dtypes = "+".join(sorted(set(one.dtypes)))
             found[dtypes] = found.get(dtypes, 0) + one.times * one.bytes
     return dict(sorted(found.items(), key=lambda item: -item[1]))
@@ -155,15 +161,20 @@ def _uncovered(hidden: Leg, clock_hz: float) -> float:
     return max(0.0, hidden.seconds - hidden.collective.times * hidden.collective.cover_cycles / clock_hz)
 
 
-def _caveats(compiled: Compiled):
+def uncounted(program: Program) -> Iterator[str]:
+    """What a program does beside the work that is told of it."""
+    if program.kernels:
+        yield f"{len(program.kernels)} custom kernels have no cycles, and their FLOPs are not known"
+    if program.unknown_loops:
+        yield f"{program.unknown_loops} loops of unknown length are counted once"
+
+
+def _caveats(compiled: Compiled) -> Iterator[str]:
     program = compiled.program
     if compiled.effort == "fast":
         yield "a low-effort compilation tells neither cycles nor HBM bytes"
     elif program.cycles is None:
         yield "the compiler gives no cycles"
-    if program.kernels:
-        yield f"{len(program.kernels)} custom kernels have no cycles"
-    if program.unpriced:
+    yield from uncounted(program)
+    if program.unpriced and compiled.effort != "fast":
         yield f"{len(program.unpriced)} gathers, scatters or sorts have no cycles"
-    if program.unknown_loops:
-        yield f"{program.unknown_loops} loops of unknown length are counted once"

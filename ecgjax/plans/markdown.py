@@ -11,8 +11,10 @@ def plural(count: int, noun: str) -> str:
 
 
 def ms(seconds: float | None) -> str:
-    """Milliseconds without their unit."""
-    return ABSENT if seconds is None else f"{1e3 * seconds:,.2f}"
+    """Milliseconds without their unit; of a small model's microseconds two digits more."""
+    if seconds is None:
+        return ABSENT
+    return f"{1e3 * seconds:.4f}" if 0 < seconds < 1e-5 else f"{1e3 * seconds:,.2f}"
 
 
 def mb(size: int | float) -> str:
@@ -45,4 +47,5 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell == ABSENT or cell.removeprefix("over ").removeprefix("under ")[:1].isdigit()
+    digits = cell.removeprefix("over ").removeprefix("under ").removeprefix("-")
+    return cell == ABSENT or digits[:1].isdigit()

@@ -29,6 +29,21 @@ _FLOAT32 = 4
 
 
 @dataclasses.dataclass(frozen=True)
+class Contrast:
+    """A loss that compares every example of a batch with every other, by embeddings of the width `projection`.
+
+    An example is so many `views` on either side of the logits: one of each tower, or both views of NT-Xent. The batch
+    is compared in `parts`, one after the other (microbatches). `tile` is how many columns were compiled at a time,
+    None for whole logits.
+    """
+
+    projection: int
+    views: int = 1
+    parts: int = 1
+    tile: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Price:
     """Seconds that a choice adds to a step, and bytes it takes on a device."""
 
@@ -38,6 +53,11 @@ class Price:
     wire_bytes: float
 
 
+def sums_statistics(found: Estimate, *, layers: int) -> bool:
+    """Whether so many layers of batch norm communicate: not those of frozen towers, or of groups on one chip."""
+    return 0 < layers <= sum(one.times for one in _small_sums(found))
+
+
 def batch_norm(found: Estimate, topology: Topology) -> list[Price]:
     """Statistics of the global batch against those of groups of 1, 4 and 8 neighbouring chips of `topology`.
 
@@ -45,14 +65,18 @@ def batch_norm(found: Estimate, topology: Topology) -> list[Price]:
     batch norm, but for a handful; each waits for the one before it, so that nothing hides them. Between slices each
     also waits for the data-centre network.
     """
-    small = [
+    small = _small_sums(found)
+    slice_chips = math.prod(topology.shape)
+    groups = [chips for chips in (8, 4, 1) if chips <= slice_chips and chips < topology.chips]
+    return [_batch_norm(small, chips, topology) for chips in (topology.chips, *groups)]
+
+
+def _small_sums(found: Estimate) -> list[Collective]:
+    return [
         one.collective
         for one in found.legs
         if one.latency_bound and one.collective.blocking and one.collective.kind == "all-reduce"
     ]
-    slice_chips = math.prod(topology.shape)
-    groups = [chips for chips in (8, 4, 1) if chips <= slice_chips and chips < topology.chips]
-    return [_batch_norm(small, chips, topology) for chips in (topology.chips, *groups)]
 
 
 def _batch_norm(small: list[Collective], chips: int, topology: Topology) -> Price:
@@ -80,36 +104,37 @@ def box(shape: tuple[int, ...], chips: int) -> tuple[int, ...]:
     return min(sides, key=lambda sides: (sum(sides), sides))
 
 
-def contrastive_loss(topology: Topology, *, batch_size: int, projection: int) -> list[Price]:
-    """Logits of the whole batch against a ring of tiles, for two towers with embeddings of that width.
+def contrastive_loss(topology: Topology, *, batch_size: int, contrast: Contrast) -> list[Price]:
+    """Logits of the whole batch against a ring of tiles.
 
     Plain: all embeddings gathered and their gradient summed (from 64 chips two sums of padded buffers), and
     `LIVE_LOGITS` copies of a device's rows of the logits. Ring: a hop for every device, each of small kernels and
     permutes; tiles are computed twice. Elementwise work on the logits, the same for both, is left out.
     """
-    devices, chip = topology.devices, topology.chip
-    share = batch_size / devices
-    embeddings = share * projection * _FLOAT32
+    devices, chip, parts = topology.devices, topology.chip, contrast.parts
+    rows = contrast.views * batch_size / parts
+    share = rows / devices
+    embeddings = share * contrast.projection * _FLOAT32
     kinds = ("all-reduce" if topology.chips >= PADDED_FROM else "all-gather", "all-reduce")
     legs = [
         leg(one, topology)
         for kind in kinds
         for one in _everywhere(kind, round(devices * embeddings), topology)
     ]
-    product_s = 2 * share * batch_size * projection / chip.device_flops
+    product_s = 2 * share * rows * contrast.projection / chip.device_flops
     plain = Price(
         "plain logits",
-        sum(one.seconds for one in legs) + 3 * product_s,
-        LIVE_LOGITS * share * batch_size * _FLOAT32 + 2 * devices * embeddings,
-        sum(one.wire_bytes for one in legs),
+        parts * (sum(one.seconds for one in legs) + 3 * product_s),
+        LIVE_LOGITS * share * rows * _FLOAT32 + 2 * devices * embeddings,
+        parts * sum(one.wire_bytes for one in legs),
     )
     moving_s = _HOP_EMBEDDINGS * embeddings / (LINK_EFFICIENCY * chip.link_bandwidth)
     waiting_s = _PERMUTES * (DCN_LATENCY_S if topology.slices > 1 else _PERMUTE_S)
     ring = Price(
         "ring of tiles",
-        devices * (max(waiting_s, moving_s) + _TILE_CYCLES / chip.clock_hz) + 4 * product_s,
-        LIVE_LOGITS * share**2 * _FLOAT32 + 4 * embeddings,
-        topology.devices_per_chip * devices * _HOP_EMBEDDINGS * embeddings,
+        parts * (devices * (max(waiting_s, moving_s) + _TILE_CYCLES / chip.clock_hz) + 4 * product_s),
+        LIVE_LOGITS * share * min(share, contrast.tile or share) * _FLOAT32 + 4 * embeddings,
+        parts * topology.devices_per_chip * devices * _HOP_EMBEDDINGS * embeddings,
     )
     return [plain, ring]
 

@@ -70,6 +70,7 @@ class Compiled:
     `needed` are the bytes of a device that were asked for then. `model_flops` are those of loss and gradient on the
     whole batch of `batch_size` examples, without what is repeated to save memory. `state_bytes` holds what
     `parameters`, `optimiser`, `statistics` and `batch` take on a device; `host_bytes` what the compiler took here.
+    `batch_norms` counts the layers that have batch statistics.
     """
 
     topology: str
@@ -86,6 +87,7 @@ class Compiled:
     error: str | None = None
     needed: int | None = None
     host_bytes: int = 0
+    batch_norms: int = 0
     cached: bool = False
 
 

@@ -5,16 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from ecgjax.plans import communication, prices
 from ecgjax.plans import markdown as md
 from ecgjax.plans.batch_search import Largest
-from ecgjax.plans.case import Case
+from ecgjax.plans.case import NOT_MEASURED, Case
 from ecgjax.plans.communication import Leg
-from ecgjax.plans.estimate import Estimate, large_reductions, margin
+from ecgjax.plans.estimate import Estimate, large_reductions, margin, uncounted
 from ecgjax.plans.markdown import ABSENT
 from ecgjax.plans.prices import Price
 from ecgjax.plans.records import Collective
 from ecgjax.plans.summary import COMPILED, SCALED, compiled_row, over, scaled_rows, under
-from ecgjax.plans.topologies import parse
-
-NOT_MEASURED = "A model, not measured: nothing of this was run."
 
 
 def report(case: Case) -> str:
@@ -41,11 +38,26 @@ def _parts(case: Case) -> Iterator[str]:
     share = f"{compiled.batch_size / topology.chips:g} a {unit}"
     yield f"## {topology.name}: {told}; batch {compiled.batch_size:,}, {share}"
     yield "\n".join([NOT_MEASURED, *(f"The step takes longer than told here: {c}." for c in _caveats(found))])
+    if found is None and compiled.program is not None:
+        yield from (f"Not all is told here: {c}." for c in uncounted(compiled.program))
     if compiled.error is not None:
         yield f"It {compiled.error}."
     yield md.table((f"memory of a {unit}", "MiB", ""), list(_memory(case)))
+    free = margin(compiled)
+    if free is not None and free < 0:
+        yield f"It compiles, but with its code and the next batch it is {md.mib(-free)} MiB of a device too large."
+    memory = compiled.memory
+    if memory is not None and memory.available is not None and memory.upper_bound > memory.available:
+        yield (
+            "Arguments, outputs and temporaries add up to more than XLA may use. It compiles, since they are never "
+            "there at once; on a chip that was not tried."
+        )
     if case.largest is not None:
-        yield f"Largest batch that fits: {case.largest.batch:,}; {_above(case.largest)}."
+        found_it = f"{case.largest.batch:,}; {_above(case.largest)}"
+        yield (
+            f"Largest batch that fits, with its code and the next batch: {found_it}. Searched with low effort, which "
+            "takes a little more memory."
+        )
     if compiled.program is not None:
         yield md.table((f"work of a {unit} and step", "", ""), list(_work(case)))
         yield _collectives(case)
@@ -67,6 +79,8 @@ def _memory(case: Case) -> Iterator[tuple[str, ...]]:
         of = ""
         if memory.available is not None:
             of = f"{memory.peak / memory.available:.0%} of the {md.mib(devices * memory.available)} that XLA may use"
+        beyond = memory.peak - memory.arguments
+        yield "activations", md.mib(devices * max(0, beyond)), "and what else the step adds at its peak"
         yield "peak", md.mib(devices * memory.peak), of
         yield (
             "upper bound",
@@ -77,7 +91,11 @@ def _memory(case: Case) -> Iterator[tuple[str, ...]]:
     yield "next batch", md.mib(devices * compiled.state_bytes["batch"]), "beside the peak"
     free = margin(compiled)
     if free is not None:
-        yield "margin", md.mib(devices * free), f"{free / memory.available:.0%}"
+        yield (
+            "margin",
+            md.mib(devices * free),
+            f"{free / memory.available:.0%}" if free >= 0 else "does not fit",
+        )
 
 
 def _work(case: Case) -> Iterator[tuple[str, ...]]:
@@ -88,14 +106,19 @@ def _work(case: Case) -> Iterator[tuple[str, ...]]:
         md.flops(devices * compiled.program.flops),
         "products and convolutions as compiled",
     )
+    memory = "HBM" if case.topology.chip else "memory"
     if compiled.effort == "fast":
-        yield "HBM", ABSENT, "a low-effort compilation keeps all in HBM"
+        yield memory, ABSENT, "a low-effort compilation keeps all in HBM"
     else:
-        yield "HBM", f"{devices * compiled.program.hbm_bytes / 1e9:.2f} GB", "read and written, as scheduled"
+        yield memory, f"{devices * compiled.program.hbm_bytes / 1e9:.2f} GB", "read and written, as scheduled"
     sums = [
         f"{dtypes} {md.mb(devices * size)} MB" for dtypes, size in large_reductions(compiled.program).items()
     ]
-    yield "large sums over devices", "; ".join(sums) or ABSENT, "of 1 MiB or more; gradients among them"
+    yield (
+        "large sums over devices",
+        "; ".join(sums) or ABSENT,
+        "gradients among them, and in what they are added",
+    )
 
 
 def _collectives(case: Case) -> str:
@@ -165,15 +188,15 @@ def _times(case: Case, found: Estimate) -> Iterator[tuple[str, ...]]:
 
 def _prices(case: Case, found: Estimate) -> str | None:
     """What each choice adds to the step here and on the larger slices that are predicted."""
-    places = [(case.topology, found), *((parse(one.topology), one.estimate) for one in case.scaling[1:])]
+    places = case.places
     rows = []
-    if case.compiled.state_bytes["statistics"]:  # No batch norm without.
+    if prices.sums_statistics(found, layers=case.compiled.batch_norms):
         offers = [prices.batch_norm(found, topology) for topology, _ in places]
         rows += _compared("batch norm", offers, "ms", lambda price: md.ms(price.seconds))
-    if case.projection is not None:
+    if case.contrast is not None:
         offers = [
-            prices.contrastive_loss(topology, batch_size=there.batch_size, projection=case.projection)
-            for topology, there in places
+            prices.contrastive_loss(topology, batch_size=batch_size, contrast=case.contrast)
+            for topology, batch_size in places
         ]
         rows += _compared("contrast", offers, "ms", lambda price: md.ms(price.seconds))
         rows += _compared("contrast", offers, "MiB a device", lambda price: md.mib(price.memory_bytes))
@@ -182,13 +205,36 @@ def _prices(case: Case, found: Estimate) -> str | None:
 
 
 def _advice(case: Case) -> str:
-    places = [(case.topology, case.compiled.batch_size)]
-    places += [(parse(one.topology), one.estimate.batch_size) for one in case.scaling[1:]]
     advised: dict[str, list[str]] = {}
-    for topology, batch_size in places:
-        offer = prices.contrastive_loss(topology, batch_size=batch_size, projection=case.projection)
+    for topology, batch_size in case.places:
+        offer = prices.contrastive_loss(topology, batch_size=batch_size, contrast=case.contrast)
         advised.setdefault(prices.advised(offer).choice, []).append(topology.name)
     return "; ".join(f"{choice} for {', '.join(names)}" for choice, names in advised.items())
+
+
+def _growth(case: Case) -> Iterator[str]:
+    """What the predictions of larger slices leave out, where it is no trifle."""
+    contrast, memory = case.contrast, case.compiled.memory
+    if contrast.tile is not None and case.scaling[1:]:
+        yield "Predicted steps leave out that tiles multiply with the devices; their price above does not."
+    if contrast.tile is not None or memory is None:
+        return
+    (_, here), *larger = (
+        (
+            topology,
+            prices.contrastive_loss(topology, batch_size=batch_size, contrast=contrast)[0].memory_bytes,
+        )
+        for topology, batch_size in case.places
+    )
+    needed = {topology.name: memory.peak + logits - here for topology, logits in larger}
+    too_large = [
+        f"{name} ({size / 2**30:.1f} GiB)" for name, size in needed.items() if size > memory.available
+    ]
+    if too_large:
+        yield (
+            f"Predicted steps whose plain logits do not fit the {memory.available / 2**30:.2f} GiB that XLA may use of "
+            f"a device: {', '.join(too_large)}; there set config.objective.tile."
+        )
 
 
 def _compared(
@@ -204,10 +250,20 @@ def _compared(
 
 def _notes(case: Case) -> Iterator[str]:
     compiled, chip = case.compiled, case.topology.chip
-    if chip is not None and case.projection is not None:
+    if chip is not None and case.contrast is not None:
         yield f"Advised for the contrast: {_advice(case)}."
+        yield from _growth(case)
+    if (
+        case.estimate
+        and compiled.batch_norms
+        and not prices.sums_statistics(case.estimate, layers=compiled.batch_norms)
+    ):
+        yield (
+            "Batch norm sums nothing over chips here (one chip, groups on one, or frozen): to price its groups, plan "
+            "several chips with norm_group=None."
+        )
     accessed = compiled.cost_analysis.get("bytes accessed")
-    if accessed is not None:
+    if chip is not None and accessed is not None:
         yield (
             f"XLA's cost analysis counts {accessed / 1e9:.1f} GB accessed by a device, on-chip memory included and "
             f"bodies of loops once: that is not HBM traffic."

@@ -17,6 +17,7 @@ _PRODUCTS = {
     "v5e": ("v5e", 1),
     "v5p": ("v5p", 2),
     "v6e": ("v6e", 1),
+    "tpu7x": ("tpu7x", 2),
 }
 """Product name to generation, and how many of what the number counts make a chip: v4-128 has 64 chips."""
 
@@ -92,8 +93,8 @@ def parse(name: str) -> Topology:
     """The topology of that name; raises ValueError, listing the known, for any other.
 
     `v5e:16x16` counts chips along each axis; `2xv5e:16x16` is two slices joined by the data-centre network;
-    `v5litepod-256`, `v5e-256`, `v6e-64`, `v5p-512` and `v4-128` are product names, of which v4 and v5p count cores;
-    `local:8` stands for eight devices of this machine.
+    `v5litepod-256`, `v5e-256`, `v6e-64`, `v5p-512` and `v4-128` are product names, of which those of v4, v5p and tpu7x
+    count cores; `local:8` stands for eight devices of this machine.
     """
     text = name.strip().lower()
     if match := _LOCAL.fullmatch(text):

@@ -29,6 +29,7 @@ BOOKKEEPING = {
     *("AllocateBuffer", "ConcatBitcast", "SliceId", "AsyncCollectiveStart", "AsyncCollectiveDone"),
     *("AssumeGatherIndicesInBound", "GatherScatterIndicesBitpacked"),
     *("PrepareAsyncCallStart", "PrepareAsyncCallDone"),
+    "ZeroCrop",  # Between slices: what lies behind the values of a buffer that is to be cut equally.
 }
 """Custom calls that are no kernels: they place and name buffers."""
 

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -13,8 +15,10 @@ from ecgjax.core import config as configs
 from ecgjax.jobs import plan as plan_job
 from ecgjax.jobs import plan_compile, plan_data
 from ecgjax.plans import environment
-from ecgjax.plans.records import compiled_from_json
+from ecgjax.plans.prices import Contrast
+from ecgjax.plans.records import Compiled, Memory, compiled_from_json
 
+GIB, MIB = 2**30, 2**20
 TINY_INPUT = "configs/prepare.py:tiny"
 SIZES = {"width": 16, "depth": 1, "heads": 2}
 
@@ -50,9 +54,22 @@ def plan(config, **changes):
     return plan_job.plan(config, **{**options, **changes})
 
 
+@pytest.fixture
+def libtpu_held():
+    """Another process that has the lock file of libtpu, or has found that a third one has it."""
+    load = "topologies.get_topology_desc('v5e:2x2', platform='tpu')"
+    script = f"from jax.experimental import topologies\n{load}\nprint(flush=True)\ninput()"
+    alone = {k: v for k, v in environment.TPU.items() if k != "ALLOW_MULTIPLE_LIBTPU_LOAD"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", script], env=os.environ | alone, **pipes) as holder:
+        holder.stdout.readline()
+        yield
+        holder.kill()
+
+
 @needs_libtpu
-def test_a_real_step_is_compiled_for_a_slice_once(command, config, tmp_path):
-    """From the command line to the numbers, while another process may hold libtpu; the second time it is known."""
+def test_a_real_step_is_compiled_for_a_slice_once(command, config, tmp_path, libtpu_held):
+    """From the command line to the numbers, while another process holds libtpu; the second time it is known."""
     out, cache = tmp_path / "plan.json", str(tmp_path / "cache")
     arguments = [
         *tiny_flags(),
@@ -66,7 +83,10 @@ def test_a_real_step_is_compiled_for_a_slice_once(command, config, tmp_path):
     assert code == 0, said
     assert "assumed: as configs/prepare.py:tiny would make them" in said
     assert "## v5e:2x2: 1 slice, 1 host, 4 chips, 4 devices; batch 16, 4 a chip" in said
-    compiled = json.loads(out.read_text())["cases"][0]["compiled"]
+    written = json.loads(out.read_text())
+    assert written["failures"] == []
+    compiled = written["cases"][0]["compiled"]
+    assert written["cases"][0]["estimate"]["samples_per_s"] > 0
     assert compiled["error"] is None
     # Parameters and two moments of each, in float32, on every chip; the batch is shared.
     parameters = compiled["state_bytes"]["parameters"]
@@ -75,11 +95,15 @@ def test_a_real_step_is_compiled_for_a_slice_once(command, config, tmp_path):
     assert compiled["state_bytes"]["batch"] == 4 * example
     # On a chip arrays come in tiles, so they take more than their values.
     assert sum(compiled["state_bytes"].values()) <= compiled["memory"]["arguments"]
+    # All of the state is donated: what comes out beside it are a few metrics, a tile each.
+    memory = compiled["memory"]
+    assert memory["aliased"] >= parameters + compiled["state_bytes"]["optimiser"]
+    assert memory["outputs"] - memory["aliased"] < 16 * 1024
     (reduction,) = compiled["program"]["collectives"]
     assert (reduction["kind"], reduction["group"], reduction["network"]) == ("all-reduce", 4, "ici")
     assert reduction["bytes"] == pytest.approx(parameters, rel=0.01)  # The gradient, and a few metrics.
 
-    (again,) = plan(config, examples_per_chip=[4], fast=True, cache=cache)
+    (again,) = plan(config, examples_per_chip=[4], fast=True, cache=cache).cases
     assert again.compiled == compiled_from_json({**compiled, "cached": True})
 
 
@@ -98,11 +122,10 @@ def children(monkeypatch):
 
 
 @needs_libtpu
-def test_the_time_limit_ends_the_compiler(config, children):
-    with pytest.raises(
-        ValueError, match=r"v5e:2x2: not compiled within 1 s; raise --time_limit, or use --fast"
-    ):
-        plan(config, time_limit=1.0)
+@pytest.mark.parametrize(("fast", "ways"), [(False, r", or use --fast\."), (True, r"\.")])
+def test_the_time_limit_ends_the_compiler(config, children, fast, ways):
+    with pytest.raises(ValueError, match=rf"^v5e:2x2: not compiled within 1 s; raise --time_limit{ways}$"):
+        plan(config, time_limit=1.0, fast=fast)
     assert [child.returncode for child in children] == [-9]
 
 
@@ -138,10 +161,113 @@ def test_a_search_that_fails_leaves_what_is_known(config, monkeypatch, capsys):
         return answer
 
     monkeypatch.setattr(plan_job, "compile_apart", compile_apart)
-    cases = plan(config, topology=["v5e:2x2", "local:2", "v5e:2x4"], fast=True, largest_batch=True)
-    assert [(case.topology.name, case.largest) for case in cases] == [("v5e:2x2", None), ("local:2", None)]
+    monkeypatch.setattr(environment, "check_libtpu", lambda: None)
+    found = plan(config, topology=["v5e:2x2", "local:2", "v5e:2x4"], fast=True, largest_batch=True)
+    assert [(case.topology.name, case.largest) for case in found.cases] == [
+        ("v5e:2x2", None),
+        ("local:2", None),
+    ]
     said = capsys.readouterr().err
-    assert all(line in said for line in ("too long", "nobody knows what local:2 can hold", "dead"))
+    failures = [
+        "too long",
+        "--largest_batch: nobody knows what local:2 can hold; give a TPU topology.",
+        "dead",
+    ]
+    assert found.failures == failures
+    assert all(line in said for line in failures)
+
+
+def test_where_nothing_was_planned_the_last_reason_is_the_error(config, monkeypatch, capsys):
+    def compile_apart(request, **_):
+        raise ValueError(f"no {request.topology}")
+
+    monkeypatch.setattr(plan_job, "compile_apart", compile_apart)
+    with pytest.raises(ValueError, match=r"^nothing was planned; the last of 2 said: no local:2$"):
+        plan(config, topology=["local:1", "local:2"])
+    with pytest.raises(ValueError, match=r"^no local:2$"):
+        plan(config, topology=["local:2"])
+    assert capsys.readouterr().err.count("no local:2") == 1  # An error that is raised is not said as well.
+
+
+def test_failures_stand_below_the_tables_and_in_the_exit_code(tmp_path, capsys):
+    """As a step in a script: what was planned is written, and that something is lacking is known."""
+    out = tmp_path / "some" / "plan.json"
+    plan_job._check_writable(out)
+    lacking, whole = plan_job.Planned([], ["v5e:2x4: dead"]), plan_job.Planned([], [])
+    assert plan_job._tell(lacking, verbose=False, json=str(out)) == 1
+    assert "Not planned: v5e:2x4: dead" in capsys.readouterr().out
+    assert json.loads(out.read_text()) == {"cases": [], "failures": ["v5e:2x4: dead"]}
+    assert plan_job._tell(whole, verbose=False, json=None) == 0
+    with pytest.raises(ValueError, match=r"--json=.* is a directory; give a file"):
+        plan_job._check_writable(tmp_path)
+
+
+def searched(config, monkeypatch, *, full_takes=0):
+    """The search on one v5e whose step takes 1 GiB and 10 MiB an example; code and next batch take 1 GiB more."""
+
+    def compile_apart(request, **_):
+        batch = request.config["data"]["batch_size"]
+        asked.append((batch, request.effort))
+        peak = GIB + 10 * MIB * batch + (full_takes if request.effort == "full" else 0)
+        numbers = {"arguments": 1, "outputs": 1, "aliased": 1, "temporaries": 1, "code": GIB, "peak": peak}
+        fits = peak <= int(15.75 * GIB)
+        return Compiled(
+            **{"topology": "v5e:1x1", "devices": 1, "batch_size": batch, "model_flops": 1, "seconds": 1.0},
+            **{"effort": request.effort, "state_bytes": {"batch": 0}, "program": None, "cost_analysis": {}},
+            memory=Memory(**numbers, available=int(15.75 * GIB)) if fits else None,
+            versions={},
+            error=None if fits else "does not fit",
+            needed=None if fits else peak,
+        )
+
+    asked: list = []
+    monkeypatch.setattr(plan_job, "compile_apart", compile_apart)
+    monkeypatch.setattr(environment, "check_libtpu", lambda: None)
+    (case,) = plan(config, topology=["v5e:1x1"], fast=not full_takes, largest_batch=True).cases
+    return case.largest, asked
+
+
+def test_a_batch_fits_with_its_code_and_the_next_batch(config, monkeypatch):
+    """Of 15.75 GiB 13.75 are left to examples, 1,408 of them; without code and next batch 1,510 would compile."""
+    found, asked = searched(config, monkeypatch)
+    assert (found.batch, found.above) == (1408, 1416)
+    assert {effort for _, effort in asked} == {"fast"}
+
+
+def test_what_was_found_fast_is_confirmed_with_full_effort(config, monkeypatch):
+    found, asked = searched(config, monkeypatch, full_takes=100 * MIB)
+    assert (found.batch, found.above) == (1392, 1400)
+    assert [x for x in asked if x[1] == "full"] == [
+        (16, "full"),
+        (1408, "full"),
+        (1400, "full"),
+        (1392, "full"),
+    ]
+
+
+def test_batches_that_are_searched_can_be_cut_into_parts_tiles_and_groups():
+    """On 4 devices: eight examples a device; four parts, two of them microbatches; a microbatch in tiles of 48."""
+    config = {"accumulate": 1, "grad_cache": 1, "objective": {"name": "masked", "encoder": {}}}
+    assert plan_job._batch_step(config, 4) == 4 * 8
+    config |= {"accumulate": 2, "grad_cache": 2}
+    config["objective"] = {"tile": 48, "cmr": {"norm_group": 5}, "ecg": {"norm_group": None}}
+    step = plan_job._batch_step(config, 4)
+    assert step == 4 * 96 * 5
+    assert step // 2 // 4 % 48 == 0
+    assert step // 2 // 2 % 5 == 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ({"name": "masked"}, None),
+        ({"name": "simclr", "projection": 64}, Contrast(64, views=2, parts=4)),
+        ({"name": "simclr", "contrast": "info_nce"}, Contrast(128, parts=4)),
+        ({"name": "cross_modal", "tile": 8}, Contrast(128, parts=4, tile=8)),
+    ],
+)
+def test_what_a_loss_compares_is_read_with_the_defaults_of_its_objective(objective, expected):
+    assert plan_job._contrast({"objective": objective, "accumulate": 4}) == expected
 
 
 def test_without_libtpu_the_extra_is_named(config, monkeypatch):
@@ -159,7 +285,7 @@ def test_without_libtpu_the_extra_is_named(config, monkeypatch):
         (
             "topology",
             ["v5e:8x8"],
-            r"v5e:8x8: its 64 devices do not divide a batch of 16; give --examples_per_chip=N",
+            r"v5e:8x8: its 64 devices do not divide a batch of 16; give --examples_per_chip=N, or another",
         ),
         (
             "examples_per_chip",
@@ -212,8 +338,8 @@ def test_what_only_the_assembly_knows_comes_back_from_the_compiler(config):
         (1, "Traceback (most recent call last):\nKeyError: 'x'", RuntimeError, "KeyError: 'x'"),
     ],
 )
-def test_a_compiler_that_dies_leaves_a_word(code, said, kind, message):
-    error = plan_compile._obituary("v5e:2x2", code, said)
+def test_a_compiler_that_dies_leaves_a_word(config, code, said, kind, message):
+    error = plan_compile._obituary(request_of(config), code, said)
     assert type(error) is kind
     assert message in str(error)
 

@@ -88,8 +88,10 @@ def test_the_embedding_has_the_width_and_the_precision_that_the_encoder_tells(na
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_leaf_has_a_sharding_rule_and_its_last_block_is_a_part(name):
     model = nnx.eval_shape(make(name))
+    meshes.shardings(
+        nnx.to_pure_dict(nnx.state(model)), meshes.make_mesh(fsdp=2)
+    )  # Raises where a leaf has none.
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    meshes.shardings(params, meshes.make_mesh(fsdp=2))  # Raises where a leaf has none.
     paths = list(trees.flatten(params))
     kept = re.compile(all_but_last_block(make(name), "ecg/encoder"))
     frozen = [path for path in paths if kept.search(f"ecg/encoder/{path}")]

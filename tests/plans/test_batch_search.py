@@ -41,6 +41,15 @@ def test_a_device_that_says_no_numbers_is_halved():
     assert largest(probe, available=0, start=64, step=4).batch == 100
 
 
+def test_a_larger_batch_that_takes_less_does_not_slow_the_search():
+    """As where the scheduler begins to compute again what it kept."""
+    needs = {8: 700, 16: 690}
+    probe, asked = device(lambda batch: needs.get(batch, 300 + batch), 1000)
+    assert largest(probe, available=1000, start=8, step=8).batch == 696
+    assert asked[:3] == [8, 16, 32]
+    assert len(asked) < 16  # By single steps it would be eighty.
+
+
 def test_nothing_fits():
     probe, _ = device(lambda batch: 10**6, 10**3)
     found = largest(probe, available=10**3, start=64, step=8)

@@ -43,6 +43,21 @@ def test_twice_eight_gib_do_not_and_the_answer_says_so(libtpu):
     assert found.needed == 16 * GIB
 
 
+def test_temporaries_count_on_a_cpu_too():
+    """Its own peak leaves them out: here 1 MiB is given, 16 are made of it, 4 bytes come back."""
+
+    def outer(x):
+        return jnp.sum(jnp.sin(jnp.dot(x[:, None], x[None, :])), axis=1)
+
+    topology = topologies.parse("local:1")
+    lowered = jax.jit(outer).lower(jnp.zeros(2048))
+    found = compiling.compile_lowered(
+        lowered, topology, jax.devices()[:1], effort="full", batch_size=1, model_flops=0, state_bytes={}
+    )
+    assert found.memory.temporaries >= 16 * 2**20
+    assert found.memory.peak == found.memory.upper_bound
+
+
 def test_another_refusal_is_one_line(monkeypatch):
     def refuse(self, options):
         raise jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed\nand much more")

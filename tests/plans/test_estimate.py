@@ -108,6 +108,12 @@ def test_large_sums_are_told_by_dtype():
     assert found == {"bf16": 63_800_000, "bf16+f32": 2**21}
 
 
+def test_of_small_sums_the_largest_is_told():
+    small = (reduction(3, 600_000), reduction(1, 4, dtype="f32"))
+    assert large_reductions(program(collectives=small)) == {"bf16": 1_800_000}
+    assert large_reductions(program(collectives=())) == {}
+
+
 def test_margin_counts_code_and_the_next_batch():
     assert margin(compiled()) == (16128 - 1981 - 118) * 2**20 - 32 * 210 * 210 * 3
     unlimited = dataclasses.replace(compiled().memory, available=None)

@@ -165,6 +165,23 @@ def test_what_leaves_a_slice_goes_over_the_data_centre_network():
     assert send.blocking
 
 
+ZERO_CROP = """HloModule m, is_scheduled=true, num_partitions=16
+
+ENTRY %main (p: f32[4914]) -> f32[5120] {
+  %p = f32[4914]{0:T(1024)} parameter(0)
+  ROOT %custom-call = f32[5120]{0:T(1024)} custom-call(%p), custom_call_target="ZeroCrop", \
+output_to_operand_aliasing={{}: (0, {})}, frontend_attributes={xla_skip_custom_call_alias_shape_check="1"}
+}
+"""
+"""As compiled for two slices, before a sum of what no number of chips divides."""
+
+
+def test_what_is_padded_in_place_before_it_leaves_a_slice_is_no_kernel():
+    program = read(ZERO_CROP)
+    assert program.kernels == ()
+    assert program.hbm_bytes == 0
+
+
 def test_a_reduction_fused_with_its_scatter_is_one():
     """The compiler writes an all-reduce and a slice in a fusion of its own, and the backend scatters."""
     (scatter,) = read(text("reduce_scatter")).collectives

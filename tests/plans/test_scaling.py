@@ -2,10 +2,11 @@ import pytest
 from compiled_step import EMBEDDINGS, compiled, program, reduction
 
 from ecgjax.plans.estimate import estimate
-from ecgjax.plans.prices import advised, batch_norm, box, contrastive_loss
+from ecgjax.plans.prices import Contrast, advised, batch_norm, box, contrastive_loss, sums_statistics
 from ecgjax.plans.scaling import larger, rescaled, weak_scaling
 from ecgjax.plans.topologies import parse
 
+PAIRS = Contrast(projection=128)
 SMALL, LARGE = parse("v5e:4x4"), parse("v5e:16x16")
 
 
@@ -141,6 +142,13 @@ def test_batch_norm_over_slices_waits_for_the_network_between_them():
     assert len(batch_norm(estimate(compiled(), SMALL), parse("3xv5e:2x2"))) == 3  # Eight are in no slice.
 
 
+def test_layers_that_wait_for_nobody_have_no_price():
+    found = estimate(compiled(), SMALL)
+    assert sums_statistics(found, layers=53)
+    assert not sums_statistics(found, layers=0)
+    assert not sums_statistics(found, layers=101)
+
+
 def test_neighbours_are_compact():
     assert box((16, 16), 4) == (2, 2)
     assert box((4, 8, 8), 8) == (2, 2, 2)
@@ -148,12 +156,26 @@ def test_neighbours_are_compact():
 
 
 def test_plain_logits_are_right_at_32_a_chip_and_the_ring_where_they_do_not_fit():
-    plain, ring = contrastive_loss(LARGE, batch_size=8192, projection=128)
+    plain, ring = contrastive_loss(LARGE, batch_size=8192, contrast=PAIRS)
     assert plain.wire_bytes / 1e6 == pytest.approx(17.0, rel=0.02)
     assert ring.wire_bytes / 1e6 == pytest.approx(6.4, rel=0.02)
     assert plain.seconds == pytest.approx(0.1e-3, rel=0.15)
     assert 6.5e-3 < ring.seconds < 7.8e-3  # 5.2 ms of kernels, 1.3 to 2.6 of permutes.
     assert advised([plain, ring]) is plain
-    many = contrastive_loss(LARGE, batch_size=262_144, projection=128)
+    many = contrastive_loss(LARGE, batch_size=262_144, contrast=PAIRS)
     assert advised(many).choice == "ring of tiles"
     assert many[0].memory_bytes > 2**30 > 10 * many[1].memory_bytes
+
+
+def test_views_and_microbatches_count():
+    """NT-Xent has both views on either side: as InfoNCE of twice the batch. Microbatches are compared one by one."""
+    whole = contrastive_loss(LARGE, batch_size=8192, contrast=PAIRS)
+    twice = contrastive_loss(LARGE, batch_size=2 * 8192, contrast=PAIRS)
+    assert contrastive_loss(LARGE, batch_size=8192, contrast=Contrast(128, views=2)) == twice
+    four = contrastive_loss(LARGE, batch_size=4 * 8192, contrast=Contrast(128, parts=4))
+    for one, many in zip(whole, four, strict=True):
+        assert many.memory_bytes == one.memory_bytes
+        assert many.seconds == pytest.approx(4 * one.seconds)
+        assert many.wire_bytes == pytest.approx(4 * one.wire_bytes)
+    _, narrow = contrastive_loss(LARGE, batch_size=2048 * 256, contrast=Contrast(128, tile=512))
+    assert narrow.memory_bytes == 3 * 2048 * 512 * 4 + 4 * 2048 * 128 * 4

@@ -20,6 +20,7 @@ from ecgjax.plans import topologies
         ("v5p:2x2x4", "v5p:2x2x4", 16, 16, 4, (False, False, False)),
         ("v4-128", "v4:4x4x4", 64, 64, 16, (True, True, True)),
         ("tpu7x:4x4x4", "tpu7x:4x4x4", 64, 128, 16, (True, True, True)),
+        ("tpu7x-32", "tpu7x:2x2x4", 16, 32, 4, (False, False, False)),
         ("2xv5e:16x16", "2xv5e:16x16", 512, 512, 128, (True, True)),
         ("local:8", "local:8", 8, 8, 1, (False,)),
     ],

@@ -113,6 +113,22 @@ def test_no_example_changes_its_device_for_a_microbatch():
     assert "collective-permute" not in text
 
 
+@pytest.mark.parametrize("parts", [{}, {"accumulate": 2}], ids=["whole", "microbatches"])
+def test_all_of_the_state_is_written_over(parts):
+    """Parameters, statistics and moments are there once: donated, every byte of them is used for the new ones."""
+    mesh, tx, subject = meshes.make_mesh(data=4, fsdp=2), optax.adam(0.1), Ensemble()
+    train, _ = step.compile_steps(subject, tx, mesh, **parts)
+    now = state.create(subject, tx, mesh, jax.random.key(0))
+    batch = meshes.to_global({"ecg": np.zeros((32, 4), np.float32)}, mesh)
+    memory = train.lower(now, batch, jax.random.key(1)).compile().memory_analysis()
+    held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(now))
+    assert (
+        memory.alias_size_in_bytes == held == 4 + 3 * (2 * 3 * 4) + 4 + 4
+    )  # Step, kernels, mean, Adam's count.
+    train(now, batch, jax.random.key(1))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(now))
+
+
 def test_a_batch_that_microbatches_do_not_divide_is_refused():
     mesh = meshes.make_mesh(data=8)
     step.check_accumulate(2, batch_size=32, mesh=mesh)
