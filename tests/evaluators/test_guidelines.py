@@ -284,9 +284,13 @@ def test_lbbb_and_qrs_may_be_those_of_the_recording():
     assert read.name == "guideline_esc_2021_ecg_lbbb_strauss_ecg_qrs_ms"
     scores = read.fit_predict(*given, inner=np.arange(2), seed=0)
     np.testing.assert_array_equal(scores.score, [IIA, IIB, np.nan, np.nan])
-    Guideline(patients, "esc_2021")  # The table has no column of LBBB: nobody's is known, and nothing is wrong.
+    Guideline(
+        patients, "esc_2021"
+    )  # The table has no column of LBBB: nobody's is known, and nothing is wrong.
     for fact in ("lbbb", "qrs"):
-        with pytest.raises(ValueError, match=f"{fact} is 'ecg_strauss', which is no column; choose from atrial"):
+        with pytest.raises(
+            ValueError, match=f"{fact} is 'ecg_strauss', which is no column; choose from atrial"
+        ):
             Guideline(patients, "esc_2021", **{fact: "ecg_strauss"})
 
 

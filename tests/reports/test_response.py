@@ -152,7 +152,8 @@ def test_transfer_helps_only_where_everything_required_is_beaten(found):
     )
     assert one.helps
     assert one.sentence.startswith(
-        f"{HELPS}: the AUROC of MIT-BIH, probe is higher than that of random encoder"
+        f"{HELPS}: the AUROC of MIT-BIH, probe is higher than that of random encoder, and the interval of the "
+        "difference excludes 0"
     )
     both = judge(
         found,
@@ -281,6 +282,47 @@ def test_labels_dealt_within_a_run_are_shown_and_a_leak_stands_on_top(fake, repo
     leaky = build({"title": "t", "runs": [{"workdir": "probe"}]}, root=tmp_path)
     assert leaky.warnings == ("LEAK ALARM: network predicts permuted labels; believe none of its numbers.",)
     assert "LEAK</td>" in leaky.html
+
+
+def test_a_leak_takes_the_verdict_back(found):
+    probe, control = found.find("MIT-BIH, probe"), found.find("random encoder")
+    required = {"against": ["random encoder"], "required": ["random encoder"], "draws": 200}
+    assert judge(found, "MIT-BIH, probe", **required).helps
+    for leaking in (probe, control):
+        contenders = [
+            dataclasses.replace(each, leaks=True) if each is leaking else each for each in found.contenders
+        ]
+        leaky = dataclasses.replace(found, contenders=tuple(contenders))
+        judgement = judge(leaky, "MIT-BIH, probe", **required)
+        assert not judgement.helps
+        assert judgement.sentence.startswith(f"{NO_EVIDENCE}: {leaking.name} predicts permuted labels")
+
+
+def test_a_control_run_above_chance_stands_on_top(fake):
+    permuted = [{"workdir": "probe", "names": {"network": "not permuted at all"}}]
+    built = build({"title": "t", "runs": [{"workdir": "random"}], "permuted": permuted}, root=fake[0])
+    (warning,) = built.warnings
+    assert warning.startswith("probe: not permuted at all has AUROC .")
+    assert built.html.index("where nothing is to be found") < built.html.index("Model card")
+
+
+def test_one_whom_nobody_can_be_judged_by_leaves_the_report_standing(tmp_path):
+    everybody = tuple(range(fake_response.PATIENTS))
+    rule = fake_response.Noisy
+    blind = [lambda truth: rule("blind", truth, 1.0, rule=True, missing=everybody)]
+    fake_response.write_run(tmp_path / "a", [*blind, lambda truth: rule("area", truth, 1.0)])
+    built = build(
+        {
+            "title": "t",
+            "runs": [{"workdir": "a"}],
+            "judged": "area",
+            "against": ["blind"],
+            "required": ["blind"],
+        },
+        root=tmp_path,
+    )
+    assert "71 of 71 patients not evaluable" in built.html
+    assert built.conclusion.startswith(NO_EVIDENCE)
 
 
 @pytest.mark.parametrize(

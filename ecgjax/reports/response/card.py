@@ -6,12 +6,11 @@ Headings follow TRIPOD+AI (Collins 2024). What no file tells is said to be unkno
 import dataclasses
 from collections.abc import Sequence
 
-from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports.page import Section
 from ecgjax.reports.response.cohort import Described
 from ecgjax.reports.response.differences import Judgement
 from ecgjax.reports.response.results import CrossValidated
-from ecgjax.reports.tables import number
+from ecgjax.reports.tables import interval_text, number
 
 RESEARCH_USE = "Research use only. Not for selecting patients, and not a medical device."
 
@@ -206,7 +205,7 @@ def _performance(found: CrossValidated, judgement: Judgement | None) -> tuple[st
         "accuracy@0.5": "accuracy at 0.5",
     }
     known = [
-        f"{text} {_value(judged.metric(metric))}"
+        f"{text} {interval_text(judged.metric(metric))}"
         for metric, text in names.items()
         if metric in judged.metrics
     ]
@@ -225,7 +224,3 @@ def _versions(found: CrossValidated) -> Sequence[str]:
         f"{run.workdir}: encoder {run.checkpoint[:12]}." if run.checkpoint else f"{run.workdir}: no encoder."
         for run in found.runs
     ) or ("Unknown.",)
-
-
-def _value(found: Interval) -> str:
-    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"

@@ -13,6 +13,7 @@ from ecgjax.reports.response import tables as response_tables
 from ecgjax.reports.response.differences import Judgement, judge
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.pretraining import pretraining_section
+from ecgjax.reports.tables import interval_text
 
 _KEYS = {
     "title",
@@ -43,8 +44,8 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
     """
     if unknown := set(spec) - _KEYS:
         raise ValueError(f"report: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
-    if absent := {"title", "runs"} - set(spec):
-        raise ValueError(f"report: {sorted(absent)} missing.")
+    if unset := {"title", "runs"} - set(spec):
+        raise ValueError(f"report: {sorted(unset)} missing.")
     root = epath.Path(root)
     found = results.load(spec["runs"], root=root)
     judgement = _judgement(spec, found)
@@ -55,6 +56,13 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
         for contender in found.contenders
         if contender.leaks
     ]
+    controls, absent = _controls(spec, root)
+    warnings += [
+        f"{contender.workdir}: {contender.name} has AUROC {interval_text(contender.metric('auroc'))} where nothing is "
+        "to be found. One such run in 40 does by chance; it is a leak otherwise."
+        for contender in controls
+        if contender.metric("auroc").low > 0.5
+    ]
     written = card.make_card(spec["title"], found, judgement, described)
     sections = [
         Section(
@@ -62,7 +70,7 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
         ),
         *_patients(described),
         *_comparison(found, judgement, described, spec),
-        *_alarm(found, spec, root),
+        *_alarm(found, controls, absent),
         *([grad_cam_section(spec["grad_cam"], root)] if spec.get("grad_cam") else []),
         *([pretraining_section(spec["pretraining"], root)] if spec.get("pretraining") else []),
         *written.sections,
@@ -169,14 +177,21 @@ def _curves(found: results.CrossValidated, shown: Sequence[str]) -> list[Picture
     return pictures
 
 
-def _alarm(found: results.CrossValidated, spec: Mapping[str, Any], root: epath.Path) -> list[Section]:
-    """What permuted labels gave, within the runs and in runs of their own, and what a null cohort gave."""
+def _controls(spec: Mapping[str, Any], root: epath.Path) -> tuple[list[results.Contender], list[str]]:
+    """Contenders of runs with nothing to find, and the files of such runs that are missing."""
     contenders, missing = [], []
     for run in spec.get("permuted", ()):
         permuted = results.load([run], root=root)
         contenders += permuted.contenders
         missing += [f"missing: {path}" for path in permuted.missing]
-    made = [response_tables.permuted_table(contenders)] if contenders else []
+    return contenders, missing
+
+
+def _alarm(
+    found: results.CrossValidated, controls: Sequence[results.Contender], missing: Sequence[str]
+) -> list[Section]:
+    """What permuted labels gave, within the runs and in runs of their own, and what a null cohort gave."""
+    made = [response_tables.permuted_table(controls)] if controls else []
     dealt = response_tables.dealt_table(found.contenders)
     if not made and not missing and dealt is None:
         return []
