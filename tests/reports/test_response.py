@@ -15,6 +15,7 @@ from ecgjax.reports.response.card import make_card
 from ecgjax.reports.response.differences import HELPS, NO_EVIDENCE, judge, p_value
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.report import build
+from ecgjax.reports.tables import number
 
 AREA = "ecg_qrs_area_uvs"
 
@@ -58,11 +59,12 @@ def test_the_page_is_well_formed_and_loads_nothing(report):
 
 def test_the_page_has_every_part(report):
     titles = [table.title for table in report.tables]
+    assert titles[4:6] == ["MIT-BIH, probe against each", "MIT-BIH, probe, four ways"]
     assert titles[:4] == [
         "Inclusion",
         "Characteristics",
-        "Ranking and calibration",
-        "MIT-BIH, probe against each",
+        "Ranking",
+        "Calibration",
     ]
     assert "Decisions at probability 0.5" in titles
     assert report.html.count("Research use only") == 3
@@ -74,7 +76,7 @@ def test_the_page_has_every_part(report):
 def test_the_markdown_ends_with_the_card(report):
     tables_, card = report.markdown.split("## Model card: ")
     assert tables_.startswith(NO_EVIDENCE)
-    assert "**Ranking and calibration**" in tables_
+    assert "**Ranking**" in tables_
     for text in (
         "fraction rose by more than 5 points at follow-up (lvef5). Deaths before follow-up count as no response",
         "74 patients with 76 recordings in the table; 1 died before follow-up, and 2 had a given response",
@@ -270,6 +272,40 @@ def test_decisions_are_shown_by_how_they_were_made(found):
     assert first[AREA][2].text == f"{values['accuracy@youden'].value:.2f}".removeprefix("0")
 
 
+def test_a_rule_has_no_calibration_and_probabilities_have_both_intercepts(found):
+    table = tables.calibration_table(found)
+    names = [line.cells[0].text for line in table.lines]
+    assert AREA in names
+    assert "guideline_esc_2021_strict" not in names
+    assert [cell.text for cell in table.lines[names.index(AREA)].cells[3:]] == [
+        number(found.find(AREA).metric(f"calibration_{name}").value) for name in ("intercept", "in_the_large")
+    ]
+
+
+def test_one_set_of_predictions_is_shown_four_ways(found):
+    probe = found.find("MIT-BIH, probe")
+    table = tables.four_ways_table(probe)
+    assert [line.cells[0].text for line in table.lines] == [
+        "training folds' threshold, pooled",
+        "training folds' threshold, mean of folds",
+        "probability 0.5, pooled",
+        "probability 0.5, mean of folds",
+    ]
+    assert table.lines[3].cells[2].text == number(probe.metric("sensitivity_fold_mean@0.5").value)
+    assert tables.four_ways_table(dataclasses.replace(probe, metrics={})) is None
+
+
+def test_contenders_stand_in_the_order_of_their_names(fake):
+    names = [[AREA, "area"], ["logistic", "model"]]
+    found = results.load([{"workdir": "comparators", "names": names}], root=fake[0])
+    assert [contender.name for contender in found.contenders] == [
+        "area",
+        "model",
+        "guideline_esc_2021_strict",
+        "ecg_qrs_ms",
+    ]
+
+
 def test_labels_dealt_within_a_run_are_shown_and_a_leak_stands_on_top(fake, report, tmp_path):
     root, _ = fake
     (table,) = [table for table in report.tables if table.title == "Labels dealt anew"]
@@ -321,7 +357,8 @@ def test_one_whom_nobody_can_be_judged_by_leaves_the_report_standing(tmp_path):
         },
         root=tmp_path,
     )
-    assert "71 of 71 patients not evaluable" in built.html
+    assert "Patients not evaluable, of 71, left out and never taken for a no: blind 71." in built.html
+    assert "evaluable in nobody: blind." in built.html
     assert built.conclusion.startswith(NO_EVIDENCE)
 
 

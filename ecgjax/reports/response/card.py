@@ -28,7 +28,7 @@ PAPER_NUMBERS = (
     "The published system (arXiv 2306.01210; 71 patients) reports accuracy 72 %, sensitivity 0.78 and specificity "
     "0.79. Accuracy is a weighted mean of the other two, so no one confusion matrix has all three; they may come from "
     "two thresholds, or from pooling in two ways. Hence decisions are shown both at probability 0.5 and at the "
-    "threshold that the training folds choose, and AUROC both pooled and as the mean of folds."
+    "threshold that the training folds choose, pooled and as the mean of folds."
 )
 
 LIMITATIONS = (
@@ -183,9 +183,10 @@ def _validation(found: CrossValidated) -> tuple[str, ...]:
     folds, repeats = settings.get("folds", "?"), len(found.fold)
     return (
         f"Up to {repeats} repeats of stratified {folds}-fold cross-validation by patient: all recordings of a patient "
-        "are in one fold. Standardisation, selection, early stopping and threshold are made inside the training folds. "
-        "Values are means over repeats; intervals are percentiles over draws of patients "
-        f"({settings.get('draws', '?')}), each with the predictions of one repeat. No external data.",
+        "are in one fold. Standardisation, selection and threshold are made inside the training folds; networks are "
+        "trained for a number of steps that was set beforehand. Values are means over repeats; intervals are "
+        f"percentiles over draws of patients ({settings.get('draws', '?')}), each with the predictions of one repeat. "
+        "No external data.",
         PAPER_NUMBERS,
     )
 
@@ -219,8 +220,11 @@ def _fairness() -> tuple[str, ...]:
     )
 
 
+_WEIGHTS = {"": "no encoder", "none": "no encoder", "fresh weights": "encoder of fresh weights"}
+
+
 def _versions(found: CrossValidated) -> Sequence[str]:
     return tuple(
-        f"{run.workdir}: encoder {run.checkpoint[:12]}." if run.checkpoint else f"{run.workdir}: no encoder."
+        f"{run.workdir}: {_WEIGHTS.get(run.checkpoint, f'encoder {run.checkpoint[:12]}')}, ecgjax {run.version}."
         for run in found.runs
     ) or ("Unknown.",)

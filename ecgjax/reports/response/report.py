@@ -136,6 +136,8 @@ def _comparison(
     everyone = [contender.name for contender in found.contenders]
     shown = spec.get("shown") or ([judged, *against] if judged else everyone)
     decided = [t for how in ("youden", "0.5") if (t := response_tables.decision_table(found, how))]
+    if (mine := found.find(judged)) and (ways := response_tables.four_ways_table(mine)):
+        decided.insert(0, ways)
     reference = judgement.required[0] if judgement and judgement.required else None
     forest = "Pooled AUROC with 95 % intervals over patients. Grey: chance."
     forest += f" Dashed: {reference}." if reference else ""
@@ -149,7 +151,14 @@ def _comparison(
         )
     ]
     return [
-        Section("Contenders", tables=[response_tables.ranking_table(found)], pictures=pictures),
+        Section(
+            "Contenders",
+            tables=[
+                response_tables.ranking_table(found),
+                *([calibrated] if (calibrated := response_tables.calibration_table(found)) else []),
+            ],
+            pictures=pictures,
+        ),
         *(
             [Section("Differences", tables=[response_tables.difference_table(judgement)])]
             if judgement
