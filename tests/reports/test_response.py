@@ -15,6 +15,7 @@ from ecgjax.reports.response.card import make_card
 from ecgjax.reports.response.differences import HELPS, NO_EVIDENCE, judge, p_value
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.report import build
+from ecgjax.reports.response.response_maps import response_maps_section
 from ecgjax.reports.tables import number
 
 AREA = "ecg_qrs_area_uvs"
@@ -414,6 +415,40 @@ def test_maps_are_drawn_over_their_seconds_and_hertz(fake, tmp_path):
     titles = [axes.get_title("left") for axes in section.pictures[1].figure.axes]
     assert titles == ["I", "aVL", "V1", "V2", "V5", "V6"]
     assert "missing: x/results/grad_cam" in grad_cam_section({"workdir": "x"}, epath.Path(root)).warnings[0]
+
+
+def test_maps_of_the_response_stand_lead_by_lead_beside_the_control(fake, tmp_path):
+    root, _ = fake
+    for name in ("probe", "random"):
+        shutil.copytree(root / name, tmp_path / name)
+    path = next((tmp_path / "probe").rglob("*.npz"))
+    responders = np.zeros((2, 4, 5))
+    responders[1, 3, 0] = 2.0
+    maps = {"network|map_with": responders, "network|map_without": responders / 4}
+    axes = {"map|time_s": np.arange(10) / 5 - 1, "map|frequency_hz": np.arange(8.0)}
+    np.savez(path, **dict(np.load(path)), **maps, **axes, **{"map|leads": np.array(["I", "V6"])})
+    tree = json.loads(path.with_suffix(".json").read_text())
+    tree["scalars"]["network|maps_told_apart"] = 0.75
+    path.with_suffix(".json").write_text(json.dumps(tree))
+    runs = [{"workdir": "probe"}, {"workdir": "random", "names": {"network": "random"}}]
+    found = results.load(runs, root=tmp_path)
+    (section,) = response_maps_section(found, ["network", "random", "missing"])
+    assert [[cell.text for cell in line.cells] for line in section.tables[0].lines] == [["network", ".750"]]
+    shown = section.pictures[0].figure.axes
+    assert [axes.get_title("left") for axes in shown] == [
+        "I, responders",
+        "V6, responders",
+        "I, others",
+        "V6, others",
+    ]
+    assert all(axes.images[0].get_clim() == (0, 2) for axes in shown)
+    # The peak covers the highest quarter of the frequencies and the first fifth of the seconds.
+    assert shown[1].images[0].get_extent() == pytest.approx((-1.1, 0.9, -0.5, 7.5))
+    assert response_maps_section(found, ["random"]) == []
+    assert (
+        "Grad-CAM of the response"
+        in build({"title": "t", "runs": runs, "judged": "network"}, root=tmp_path).html
+    )
 
 
 def test_the_area_under_the_mean_roc_is_the_mean_auroc(found):

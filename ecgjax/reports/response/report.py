@@ -13,6 +13,7 @@ from ecgjax.reports.response import tables as response_tables
 from ecgjax.reports.response.differences import Judgement, judge
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.pretraining import pretraining_section
+from ecgjax.reports.response.response_maps import response_maps_section
 from ecgjax.reports.tables import interval_text
 
 _KEYS = {
@@ -71,6 +72,7 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
         *_patients(described),
         *_comparison(found, judgement, described, spec),
         *_alarm(found, controls, absent),
+        *response_maps_section(found, _with_maps(spec)),
         *([grad_cam_section(spec["grad_cam"], root)] if spec.get("grad_cam") else []),
         *([pretraining_section(spec["pretraining"], root)] if spec.get("pretraining") else []),
         *written.sections,
@@ -184,6 +186,11 @@ def _curves(found: results.CrossValidated, shown: Sequence[str]) -> list[Picture
         )
         pictures.append(Picture(learning, caption, "learning curve"))
     return pictures
+
+
+def _with_maps(spec: Mapping[str, Any]) -> list[str]:
+    """Whose maps are drawn: the contender under judgement, and those that it has to beat."""
+    return [name for name in (spec.get("judged"), *spec.get("required", ())) if name]
 
 
 def _controls(spec: Mapping[str, Any], root: epath.Path) -> tuple[list[results.Contender], list[str]]:

@@ -24,7 +24,9 @@ class Contender:
     """One contender's out-of-fold predictions and the metrics that its run made of them, by metric name.
 
     NaN in `score` is a patient that it cannot evaluate, NaN in `probability` a rule that gives none. `dealt` are its
-    AUROCs under permuted labels, empty where its run made none; `leaks` whether they raised the alarm.
+    AUROCs under permuted labels, empty where its run made none; `leaks` whether they raised the alarm. `maps` are the
+    mean maps of those `with` the outcome and `without` it, with their axes, empty where its run has none; `told_apart`
+    is the AUROC at which they differ.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Contender:
     probability: Float[np.ndarray, "repeat n"]
     threshold: Float[np.ndarray, "repeat n"]
     decision: Float[np.ndarray, "repeat n"]
+    maps: Mapping[str, np.ndarray]
+    told_apart: float
 
     def metric(self, name: str) -> Interval:
         """The metric with its interval; NaN where the run has none."""
@@ -166,9 +170,18 @@ def _contenders(spec, tree, arrays, order) -> list[Contender]:
                 dealt=arrays.get(f"{source}|permuted_auroc", np.zeros(0)),
                 leaks=scalars["leak_alarm"] == 1,
                 **{field: arrays[f"{source}|{field}"][:, order] for field in _FIELDS},
+                maps=_maps(source, arrays),
+                told_apart=_number(tree["scalars"].get(f"{source}|maps_told_apart")),
             )
         )
     return contenders
+
+
+def _maps(source: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if f"{source}|map_with" not in arrays:
+        return {}
+    axes = {name: arrays[f"map|{name}"] for name in ("time_s", "frequency_hz", "leads")}
+    return {side: arrays[f"{source}|map_{side}"] for side in ("with", "without")} | axes
 
 
 def _interval(row: Mapping[str, Any]) -> Interval:
