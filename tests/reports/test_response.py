@@ -16,6 +16,7 @@ from ecgjax.reports.response.differences import HELPS, NO_EVIDENCE, judge, p_val
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.report import build
 from ecgjax.reports.response.response_maps import response_maps_section
+from ecgjax.reports.response.subgroups import subgroup_table
 from ecgjax.reports.tables import number
 
 AREA = "ecg_qrs_area_uvs"
@@ -112,6 +113,22 @@ def test_patients_are_counted_from_the_table_to_the_analysis(fake):
     assert described.missing["nyha"] == 8
 
 
+def test_groups_are_of_their_patients_and_too_small_ones_have_no_auroc(fake, found):
+    described = cohort.describe(fake[0] / "data")
+    table = subgroup_table(found, described, [AREA, "missing"], draws=50, seed=0)
+    assert table.header == ("group", "patients", AREA)
+    rows = {line.cells[0].text: line.cells[1:] for line in table.lines}
+    assert set(rows) == {"women", "men", "70 years and more", "below 70 years"}  # LBBB is known of nobody.
+    female = dict(zip(described.subject, described.values["female"], strict=True))
+    women = np.array([female[subject] == 1 for subject in found.subject])
+    score = found.find(AREA).score
+    want = np.mean([auroc(found.truth[women], row[women]) for row in score])
+    assert rows["women"][0].text == str(women.sum())
+    assert rows["women"][1].text == number(want)
+    assert rows["70 years and more"][1].text == "–"  # All of them respond.
+    assert subgroup_table(found, described, ["missing"], draws=50, seed=0) is None
+
+
 @pytest.mark.parametrize(("null", "text"), [(False, "exceeds an AUROC of .80"), (True, "an AUROC of .50")])
 def test_simulated_patients_are_called_so(fake, found, null, text):
     described = cohort.describe(fake[0] / "data")
@@ -120,6 +137,29 @@ def test_simulated_patients_are_called_so(fake, found, null, text):
     assert described.planted is None
     assert text in make_card("t", found, None, simulated).markdown
     assert "Simulated" not in make_card("t", found, None, described).markdown
+
+
+def test_a_response_that_was_not_derived_is_not_called_by_its_definition(fake, found):
+    described = cohort.describe(fake[0] / "data")
+    own = dataclasses.replace(described, settings={**described.settings, "taken_as_given": 9})
+    said = "of 9 of 74 patients the table's own response, whose definition is not known"
+    assert said in make_card("t", found, None, own).markdown
+    assert "table's own response" not in make_card("t", found, None, described).markdown
+
+
+def test_the_card_says_what_models_read_and_what_was_chosen(found):
+    model = {"name": "classical", "model": "logistic", "columns": ["age", "qrs_ms"]}
+    encoder = {"name": "leadwise", "read": ["I", "V6"], "pool": "median"}
+    config = {"contenders": {"a": model}, "mode": "probe", "objective": {"encoder": encoder}}
+    scalars = {"logistic|chosen_strength": 0.3, "logistic|not_evaluable": 0.0}
+    run = dataclasses.replace(
+        found.runs[0], workdir="w", config=config, scalars=scalars, checkpoint="fresh weights"
+    )
+    card = make_card("t", dataclasses.replace(found, runs=(run,)), None, None).markdown
+    assert "logistic (w) read age, qrs_ms." in card
+    assert "probe (w) reads the time-frequency image of the beats of leads I, V6, pooled by median." in card
+    assert "the median fit (w): logistic strength 0.3." in card
+    assert "w: encoder of fresh weights, ecgjax" in card
 
 
 def test_a_difference_is_that_of_the_mean_aurocs_and_mcnemar_counts_patients(found):

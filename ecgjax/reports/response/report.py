@@ -14,6 +14,7 @@ from ecgjax.reports.response.differences import Judgement, judge
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.pretraining import pretraining_section
 from ecgjax.reports.response.response_maps import response_maps_section
+from ecgjax.reports.response.subgroups import subgroup_table
 from ecgjax.reports.tables import interval_text
 
 _KEYS = {
@@ -71,8 +72,9 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
         ),
         *_patients(described),
         *_comparison(found, judgement, described, spec),
+        *_subgroups(found, described, spec),
         *_alarm(found, controls, absent),
-        *response_maps_section(found, _with_maps(spec)),
+        *response_maps_section(found, _central(spec)),
         *([grad_cam_section(spec["grad_cam"], root)] if spec.get("grad_cam") else []),
         *([pretraining_section(spec["pretraining"], root)] if spec.get("pretraining") else []),
         *written.sections,
@@ -166,9 +168,24 @@ def _comparison(
             if judgement
             else []
         ),
-        *([Section("Decisions", text=[card.PAPER_NUMBERS], tables=decided)] if decided else []),
+        *(
+            [Section("Decisions", text=[card.PAPER_NUMBERS, card.SELECTED], tables=decided)]
+            if decided
+            else []
+        ),
         Section("Curves", pictures=_curves(found, shown)),
     ]
+
+
+def _subgroups(
+    found: results.CrossValidated, described: cohort.Described | None, spec: Mapping[str, Any]
+) -> list[Section]:
+    """The contender under judgement and those that it has to beat, group by group."""
+    if described is None or not found.contenders:
+        return []
+    options = {"draws": spec.get("draws", 2000), "seed": spec.get("seed", 0)}
+    table = subgroup_table(found, described, _central(spec), **options)
+    return [Section("Groups", tables=[table])] if table else []
 
 
 def _curves(found: results.CrossValidated, shown: Sequence[str]) -> list[Picture]:
@@ -188,8 +205,8 @@ def _curves(found: results.CrossValidated, shown: Sequence[str]) -> list[Picture
     return pictures
 
 
-def _with_maps(spec: Mapping[str, Any]) -> list[str]:
-    """Whose maps are drawn: the contender under judgement, and those that it has to beat."""
+def _central(spec: Mapping[str, Any]) -> list[str]:
+    """The contender under judgement, and those that it has to beat."""
     return [name for name in (spec.get("judged"), *spec.get("required", ())) if name]
 
 
