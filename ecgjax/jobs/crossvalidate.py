@@ -218,7 +218,13 @@ def _folds(
     """
     if config["split"] == "drawn":
         with located("config.crossvalidation"):
-            return settings, settings.fold(truth)
+            possible = settings.possible(truth)
+            if dropped := set(settings.curve) - set(possible.curve):
+                runtime.say(
+                    f"config.crossvalidation.curve: {', '.join(f'{x:g}' for x in sorted(dropped))} of the training "
+                    f"patients are too few for {settings.inner} inner folds; the learning curve goes without."
+                )
+            return possible, possible.fold(truth)
     with located("config.split"):
         fold = given_folds(patients.patient, pool.split, truth)
         for number in np.unique(fold):

@@ -171,6 +171,17 @@ def test_a_learning_curve_trains_on_less(world):
         assert not set(train) & set(test)
 
 
+def test_a_curve_goes_without_fractions_that_leave_too_few():
+    """The cohort of the paper, were 20 of its 71 patients no responders: 16 are trained on, a quarter of them is 4."""
+    truth = (np.arange(71) >= 20).astype(float)
+    settings = dataclasses.replace(SETTINGS, inner=5, curve=(0.25, 0.5))
+    with pytest.raises(ValueError, match=r"only 4 patients without \(of 20, 5 folds, fraction 0\.25\)"):
+        settings.fold(truth)
+    assert settings.possible(truth).curve == (0.5,)
+    settings.possible(truth).fold(truth)
+    assert dataclasses.replace(settings, inner=4).possible(truth).curve == (0.25, 0.5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -32,8 +32,8 @@ PAPER_NUMBERS = (
 )
 
 SELECTED = (
-    "In a cohort that guidelines selected, a guideline has high sensitivity and hardly any specificity; to beat it says "
-    "little."
+    "In a cohort that guidelines selected, a guideline has high sensitivity and hardly any specificity; to beat it "
+    "says little."
 )
 
 LIMITATIONS = (
