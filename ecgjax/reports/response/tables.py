@@ -168,7 +168,8 @@ def dealt_table(contenders: Sequence[Contender]) -> Table | None:
     header = ("contender", "permutations", "mean AUROC", "alarm", "permutation p, refitted")
     notes = (
         "Everything is fitted again under each permutation. The alarm is raised where the mean is above .50 by more "
-        "than four standard errors; p is how often a permutation reached the AUROC of the true labels.",
+        "than four standard errors; p is how often a permutation reached the AUROC of the true labels, and rather too "
+        "large, since a permutation has one repeat where the true labels have the mean of all.",
     )
     return Table("Labels dealt anew", header, tuple(lines), notes)
 
