@@ -8,7 +8,8 @@ BEATS_RUN is a run of crt_beats.py, on the time-frequency image of beats of one 
 its best checkpoint by validation, where it kept one). Its encoder is shared among six leads and among beats, of which
 the median counts; the leads follow one another in the embedding.
 
-`comparators`  no network: guidelines, single measures, classical models on measures and clinical columns
+`comparators`  no network: guidelines, single measures and definitions of LBBB, classical models on measures and
+               clinical columns
 `probe`        the run's encoder frozen, L2-logistic regression on its embedding; with a learning curve
 `random`       the same with fresh weights: the control
 `partial`      last block and readout trained in every fold
@@ -94,15 +95,26 @@ def _comparators() -> ConfigDict:
     }
     measures = {
         column: {"name": "measure", "column": column}
-        for column in ("qrs_ms", "ecg_qrs_ms", "ecg_qrs_area_uvs", "ecg_lbbb_strauss", "lbbb")
+        for column in (
+            *("qrs_ms", "ecg_qrs_ms", "ecg_qrs_area_uvs", "ecg_notched_leads"),
+            *("lbbb", "ecg_lbbb_strauss", "ecg_lbbb_aha", "ecg_lbbb_esc"),
+        )
     }
+    # Left bundle branch block turns the axis to the left, where degrees are fewer.
+    measures["ecg_axis_deg"] = {"name": "measure", "column": "ecg_axis_deg", "higher": False}
     models = {
         model: {"name": "classical", "model": model, "columns": (*_CLINICAL, *_MEASURES)}
         for model in ("logistic", "svm", "random_forest", "gradient_boosting")
     }
     config.contenders = ConfigDict({**guidelines, **measures, **models})
     config.crossvalidation.update(
-        {"reference": "ecg_qrs_area_uvs", "inner": 3, "permuted_of": ("logistic",)}
+        {
+            "reference": "ecg_qrs_area_uvs",
+            "inner": 3,
+            "curve": (0.25, 0.5, 0.75),
+            "curve_of": ("logistic",),
+            "permuted_of": ("logistic",),
+        }
     )  # Forests are not for nothing.
     return config
 
@@ -131,6 +143,8 @@ def _network(name: str, mode: str) -> ConfigDict:
         config[section] = training[section]
     if mode in ("probe", "random"):
         config.crossvalidation.update({"curve": (0.25, 0.5, 0.75), "curve_of": (name,)})
+        if mode == "probe":  # The one that is judged: its p shall know of the fitting.
+            config.crossvalidation.permuted_of = (name,)
     else:
         config.crossvalidation.repeats = 1
     return config

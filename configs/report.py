@@ -102,11 +102,33 @@ def _ptbxl(seeds: int) -> ConfigDict:
 
 
 _CRT_MODES = ("probe", "random", "partial", "full", "scratch")
-_QRS_AREA, _QRS_MS, _GUIDELINE = "QRS area", "QRS duration", "guideline_esc_2021_strict"
+_QRS_AREA, _QRS_MS, _GUIDELINE = "QRS area", "QRS duration", "ESC 2021, class I"
+_GUIDELINES = {"accf_aha_hrs_2012": "ACCF/AHA/HRS 2012", "esc_2021": "ESC 2021", "hrs_2023": "HRS 2023"}
+_COMPARATORS = {
+    **{
+        f"guideline_{name}_{rule}": f"{title}, {what}"
+        for name, title in _GUIDELINES.items()
+        for rule, what in (("strict", "class I"), ("lenient", "class I or IIa"))
+    },
+    "qrs_ms": "QRS duration, clinic's",
+    "ecg_qrs_ms": _QRS_MS,
+    "ecg_qrs_area_uvs": _QRS_AREA,
+    "ecg_axis_deg": "axis",
+    "ecg_notched_leads": "notched leads",
+    "lbbb": "LBBB, clinic's",
+    "ecg_lbbb_strauss": "LBBB, Strauss",
+    "ecg_lbbb_aha": "LBBB, AHA 2009",
+    "ecg_lbbb_esc": "LBBB, ESC 2013",
+    "logistic": "logistic",
+    "svm": "SVM",
+    "random_forest": "random forest",
+    "gradient_boosting": "gradient boosting",
+}
+"""How contenders of crt_response.py:comparators are shown, in this order."""
 
 
 def _crt(seeds: int) -> ConfigDict:
-    names = {"ecg_qrs_area_uvs": _QRS_AREA, "ecg_qrs_ms": _QRS_MS}
+    names = tuple(_COMPARATORS.items())  # Pairs: a ConfigDict would sort them.
     return ConfigDict(
         {
             "title": "Response to cardiac resynchronisation from the ECG",

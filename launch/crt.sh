@@ -2,29 +2,46 @@
 # Response to resynchronisation, from nothing to a report: prepare beats, train their classes on time-frequency images,
 # prepare patients, cross-validate comparators and the encoder in five modes, controls, report.
 #
-# Usage: bash launch/crt.sh [--mitbih DIR] [--cohort CSV] [--vit WORKDIR] [--seed N] [--out DIR]
+# Usage: bash launch/crt.sh [--mitbih DIR] [--cohort CSV [--config.cohort.FIELD=VALUE]...] [--vit WORKDIR] [--seed N]
+#                           [--out DIR]
 #   --mitbih DIR    beats of the MIT-BIH Arrhythmia Database in DIR (default: the embedded synthetic beats)
 #   --cohort CSV    a table of your patients (default: an embedded cohort whose best possible AUC is 0.80)
+#   --config.cohort.FIELD=VALUE   of the patients' recipe in configs/prepare.py: --config.cohort.response=super
 #   --vit WORKDIR   judge this MMCL or MDM run's encoder as well (default: runs/local/seed0/mmcl where it is)
 #   --seed N        seed of training and of the embedded cohorts (default 0)
 #   --out DIR       where runs go (default runs/crt); run again to go on after an interruption
 set -euo pipefail
+here=$PWD
 cd "$(dirname "$0")/.."
 
-mitbih='' cohort='' vit='' seed=0 out=runs/crt
+refuse() {
+  sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+  echo "crt.sh: $1" >&2
+  exit 2
+}
+there() { # A path that exists, from the caller's directory or from this one.
+  local path
+  for path in "$here/$1" "$PWD/$1"; do
+    case $1 in /*) path=$1 ;; esac
+    [ ! -e "$path" ] || { echo "$path" && return; }
+  done
+  refuse "$1 does not exist"
+}
+mitbih='' cohort='' vit='' seed=0 out=runs/crt of_patients=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --mitbih) mitbih=$2 && shift 2 ;;
-    --cohort) cohort=$2 && shift 2 ;;
-    --vit) vit=$2 && shift 2 ;;
-    --seed) seed=$2 && shift 2 ;;
-    --out) out=$2 && shift 2 ;;
-    *)
-      sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
-      echo "crt.sh: unknown argument $1" >&2
-      exit 2
-      ;;
+    --config.cohort.*=*) of_patients+=("$1") && shift && continue ;;
+    --mitbih | --cohort | --vit | --seed | --out) [ $# -gt 1 ] || refuse "$1 needs a value" ;;
+    *) refuse "unknown argument $1" ;;
   esac
+  case $1 in
+    --mitbih) mitbih=$(there "$2") ;;
+    --cohort) cohort=$(there "$2") ;;
+    --vit) vit=$(there "$2") ;;
+    --seed) seed=$2 ;;
+    --out) out=$2 ;;
+  esac
+  shift 2
 done
 if [ -z "$vit" ] && [ -d runs/local/seed0/mmcl/checkpoints ]; then vit=runs/local/seed0/mmcl; fi
 
@@ -56,9 +73,9 @@ patients() { # NAME RECIPE_SUFFIX [flags]: the patients, conditioned as an encod
   local name=$1 suffix=$2
   shift 2
   if [ -n "$cohort" ]; then
-    prepare "$name" "crt$suffix" --config.cohort.table="$cohort" "$@"
+    prepare "$name" "crt$suffix" --config.cohort.table="$cohort" "${of_patients[@]}" "$@"
   else
-    prepare "$name" "synthetic_crt$suffix" --config.cohort.seed="$seed" "$@"
+    prepare "$name" "synthetic_crt$suffix" --config.cohort.seed="$seed" "${of_patients[@]}" "$@"
   fi
 }
 judge() { # NAME CONFIG DATA [overrides]
@@ -91,14 +108,15 @@ prepare null_data synthetic_crt_null --like="$beats" --config.cohort.seed="$seed
 
 # Two lanes, balanced by how long they take.
 from=(--config.init_from.workdir="$beats" --config.init_from.step=best)
+control=("${from[@]}" "--config.crossvalidation.permuted_of=()") # Nothing there is left to permute.
 lane_trained() {
   judge probe probe crt_data "${from[@]}" && judge partial partial crt_data "${from[@]}" &&
     judge full full crt_data "${from[@]}"
 }
 lane_controls() {
   judge comparators comparators crt_data && judge random random crt_data "${from[@]}" &&
-    judge permuted probe crt_data "${from[@]}" --config.labels=permuted &&
-    judge null probe null_data "${from[@]}" &&
+    judge permuted probe crt_data "${control[@]}" --config.labels=permuted &&
+    judge null probe null_data "${control[@]}" &&
     judge scratch scratch crt_data "${from[@]}" || return
   [ -z "$vit" ] || { judge vit_probe vit_probe crt_vit_data --config.init_from.workdir="$vit" &&
     judge vit_random vit_random crt_vit_data --config.init_from.workdir="$vit"; }

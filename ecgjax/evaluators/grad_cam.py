@@ -70,11 +70,11 @@ class GradCam:
             if target.kind == "binary":
                 means[f"mean/{target.name}/positive"] = _mean(own, label == 1)
                 means[f"mean/{target.name}/negative"] = _mean(own, label == 0)
-                scalars[f"{target.name}/told_apart"] = _told_apart(own, label, identity.subject)
+                scalars[f"{target.name}/told_apart"] = told_apart(own, label, identity.subject)
                 shown += [(k, i) for i in self._first(label == 1, identity)]
             else:
                 means[f"mean/{target.name}"] = _mean(own, ~np.isnan(label))
-        time_s, frequency_hz = _axes(splits.image, splits.rate_hz)
+        time_s, frequency_hz = axes(splits.image, splits.rate_hz)
         means = {name: _at_image_size(mean, splits.image) for name, mean in means.items()}
         for target in targets:
             mean = means[f"mean/{target.name}" + ("/positive" if target.kind == "binary" else "")].mean(0)
@@ -121,12 +121,7 @@ class GradCam:
         }
 
 
-def _mean(maps: Float[np.ndarray, "n r y x"], wanted: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "r y x"]:
-    """NaN where none is wanted."""
-    return maps[wanted].mean(0) if wanted.any() else np.full(maps.shape[1:], np.nan, np.float32)
-
-
-def _told_apart(
+def told_apart(
     maps: Float[np.ndarray, "n r y x"], label: Float[np.ndarray, " n"], subject: np.ndarray
 ) -> float:
     """AUROC among the second half of the subjects, by cosine likeness to the mean maps of the first; NaN without both.
@@ -144,11 +139,16 @@ def _told_apart(
     return auroc(label[~first], unit[~first] @ (positive - negative))
 
 
-def _at_image_size(maps: Float[np.ndarray, "*n y x"], image: ImageSpec) -> Float[np.ndarray, "*n y2 x2"]:
-    return np.asarray(resize_image(jnp.asarray(maps), height=image.bins, width=image.frames))
-
-
-def _axes(image: ImageSpec, rate_hz: float) -> tuple[Float[np.ndarray, " x"], Float[np.ndarray, " y"]]:
+def axes(image: ImageSpec, rate_hz: float) -> tuple[Float[np.ndarray, " x"], Float[np.ndarray, " y"]]:
     """Centres of frames, in seconds after the R peak, and frequencies of rows."""
     time = (np.arange(image.frames) * image.hop - image.span // 2) / rate_hz
     return time, np.arange(image.bins) * rate_hz / image.n_fft
+
+
+def _mean(maps: Float[np.ndarray, "n r y x"], wanted: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "r y x"]:
+    """NaN where none is wanted."""
+    return maps[wanted].mean(0) if wanted.any() else np.full(maps.shape[1:], np.nan, np.float32)
+
+
+def _at_image_size(maps: Float[np.ndarray, "*n y x"], image: ImageSpec) -> Float[np.ndarray, "*n y2 x2"]:
+    return np.asarray(resize_image(jnp.asarray(maps), height=image.bins, width=image.frames))

@@ -49,6 +49,7 @@ from ecgjax.evaluators.comparators.probe import EmbeddingProbe
 from ecgjax.evaluators.comparators.rules import Guideline
 from ecgjax.evaluators.crossvalidation.contenders import Contender
 from ecgjax.evaluators.crossvalidation.folds import check_size, given_folds
+from ecgjax.evaluators.crossvalidation.maps import described, out_of_fold_maps
 from ecgjax.evaluators.crossvalidation.patients import Patients, by_patient, refuse_duplicates
 from ecgjax.evaluators.crossvalidation.predictions import predictions_csv
 from ecgjax.evaluators.crossvalidation.run import NAME, CrossValidation
@@ -135,6 +136,7 @@ def crossvalidate(config: ConfigDict, workdir: epath.Path) -> int:
             try:
                 options = {"fold": fold, "target": config["response"], "told": runtime.say}
                 results = settings.run(patients, truth, kept, **options)
+                results = _with_maps(results, contenders, config, settings, patients, truth, fold, pool)
             except Interrupted:
                 name = interrupt.received.name
                 runtime.say(f"{name}: finished folds are kept; run the same command to go on.")
@@ -216,7 +218,13 @@ def _folds(
     """
     if config["split"] == "drawn":
         with located("config.crossvalidation"):
-            return settings, settings.fold(truth)
+            possible = settings.possible(truth)
+            if dropped := set(settings.curve) - set(possible.curve):
+                runtime.say(
+                    f"config.crossvalidation.curve: {', '.join(f'{x:g}' for x in sorted(dropped))} of the training "
+                    f"patients are too few for {settings.inner} inner folds; the learning curve goes without."
+                )
+            return possible, possible.fold(truth)
     with located("config.split"):
         fold = given_folds(patients.patient, pool.split, truth)
         for number in np.unique(fold):
@@ -239,9 +247,32 @@ def _of_network(
     state = network.first(workdir)
     if config["mode"] not in fold_config.FROZEN:
         return patients, Trained(config["name"], network, patients.patient, column)
-    embedding = network.predict(state, np.arange(len(network.pool)))["ecg/embedding"]
-    patients, _ = _patients(network.pool, column, {"embedding": embedding})
-    return patients, EmbeddingProbe(patients, "embedding", config["name"])
+    made = network.predict(state, np.arange(len(network.pool)))
+    patients, _ = _patients(network.pool, column, {"embedding": made["ecg/embedding"]})
+    maps = made.get("ecg/maps")
+    if maps is not None and maps.shape[1] * maps.shape[-1] == made["ecg/embedding"].shape[1]:
+        maps = np.stack([maps[patients.records(number)].mean(0) for number in range(len(patients))])
+    else:  # None, or leads are not side by side in the embedding.
+        maps = None
+    return patients, EmbeddingProbe(patients, "embedding", config["name"], maps)
+
+
+def _with_maps(results, contenders, config, settings, patients, truth, fold, pool) -> Results:
+    """The results with the maps of a frozen encoder of images, and where in them its leads and seconds are."""
+    arrays, scalars = dict(results.arrays), dict(results.scalars)
+    ecg = pool.manifest.input_spec.ecg
+    for contender in contenders:
+        if getattr(contender, "maps", None) is None:
+            continue
+        maps = out_of_fold_maps(contender, truth, fold, inner=settings.inner, seed=settings.seed)
+        options = {"image": ecg.image, "rate_hz": ecg.rate_hz}
+        found, told = described(contender.name, maps, truth, patients.subject, **options)
+        leads = config["objective"]["encoder"].get("read") or range(1, maps.shape[1] + 1)
+        arrays, scalars = (
+            {**arrays, **found, "map|leads": np.array([str(lead) for lead in leads])},
+            {**scalars, **told},
+        )
+    return dataclasses.replace(results, arrays=arrays, scalars=scalars)
 
 
 def _source(network: Network | None) -> str:

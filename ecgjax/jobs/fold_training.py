@@ -17,11 +17,13 @@ from ecgjax.data.pool import Pool
 from ecgjax.evaluators.crossvalidation.contenders import Scores, margin
 from ecgjax.jobs import initial
 from ecgjax.jobs.assemble import Assembly
+from ecgjax.jobs.fold_config import FROZEN
 from ecgjax.jobs.kept_folds import Interrupted
 from ecgjax.train.once import Once
 from ecgjax.train.state import TrainState, make_init
 
 _KEYS = ("ecg/embedding", "prediction")
+_MAPS = "ecg/maps"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +66,10 @@ class Network:
         return state
 
     def predict(self, state: TrainState, chosen: Int[np.ndarray, " k"]) -> dict[str, np.ndarray]:
-        """Embedding [k d] and probability [k 1] of the recordings at `chosen`, the mean over crops."""
+        """Embedding [k d] and probability [k 1] of the recordings at `chosen`, the mean over crops.
+
+        A frozen encoder that has feature maps of several leads gives these as well.
+        """
         data, sums = self.config["data"], {}
         for batch in self.pool.evaluation_batches(
             chosen, batch_size=data["batch_size"], crop=data["crop"], crops=data["crops"]
@@ -73,7 +78,8 @@ class Network:
             placed = meshes.to_global({k: batch[k] for k in ("ecg", "beats") if k in batch}, self.run.mesh)
             out = jax.device_get(self._forward(state.params, state.extra, placed))
             for name, values in out.items():
-                total = sums.setdefault(name, np.zeros((len(chosen), *values.shape[1:])))
+                kind = np.float32 if name == _MAPS else np.float64  # Maps are large, and only drawn.
+                total = sums.setdefault(name, np.zeros((len(chosen), *values.shape[1:]), kind))
                 np.add.at(total, index[real], values[real])
         return {name: total / data["crops"] for name, total in sums.items()}
 
@@ -93,7 +99,8 @@ class Network:
     def _forward(self) -> Once:
         def forward(params, extra, batch):
             out = self.run.objective.predict(params, extra, batch)
-            return {name: out[name] for name in _KEYS}
+            maps = [_MAPS] if self.config["mode"] in FROZEN and _MAPS in out else []
+            return {name: out[name] for name in (*_KEYS, *maps)}
 
         return Once(jax.jit(forward), "prediction")
 

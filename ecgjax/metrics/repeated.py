@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ecgjax.metrics.bootstrap import class_complete, subject_counts
-from ecgjax.metrics.draws import auroc_draws
 
 
 def patient_draws(truth: Float[np.ndarray, " n"], *, draws: int, seed: int) -> Float[np.ndarray, "draws n"]:
@@ -57,23 +56,29 @@ def pooled(
     return found[""]
 
 
-def fold_mean_auroc(
+def fold_mean(
+    metrics: Callable[
+        [Int[np.ndarray, " m"], Float[np.ndarray, "k m"]], Mapping[str, Float[np.ndarray, " k"]]
+    ],
     truth: Float[np.ndarray, " n"],
-    score: Float[np.ndarray, " n"],
     fold: Int[np.ndarray, " n"],
     counts: Float[np.ndarray, "draws n"],
-) -> Float[np.ndarray, " draws"]:
-    """Mean over the folds of one repeat of the AUROC within a fold.
+) -> dict[str, Float[np.ndarray, " draws"]]:
+    """Mean over the folds of one repeat of metrics within a fold, `metrics(rows, counts)` of some of its patients.
 
-    In a draw, a fold that lacks a class has no AUROC and is left out of that draw's mean.
+    In a draw, a fold that lacks a class, or in which a metric is NaN, is left out of that draw's mean.
     """
-    total, taken = np.zeros(len(counts)), np.zeros(len(counts))
+    total: dict[str, np.ndarray] = {}
+    taken: dict[str, np.ndarray] = {}
     for k in np.unique(fold):
         rows = np.flatnonzero(fold == k)
         weights, y = counts[:, rows], truth[rows]
-        both = (weights @ (y == 1) > 0) & (weights @ (y == 0) > 0)
-        if both.any():
-            total[both] += auroc_draws(y, score[rows], np.arange(len(rows)), weights[both])
-            taken += both
+        both = np.flatnonzero((weights @ (y == 1) > 0) & (weights @ (y == 0) > 0))
+        if not len(both):
+            continue
+        for name, values in metrics(rows, weights[both]).items():
+            known = ~np.isnan(values)
+            total.setdefault(name, np.zeros(len(counts)))[both[known]] += values[known]
+            taken.setdefault(name, np.zeros(len(counts)))[both[known]] += 1
     with np.errstate(invalid="ignore"):
-        return total / taken
+        return {name: values / taken[name] for name, values in total.items()}

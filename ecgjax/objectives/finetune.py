@@ -120,7 +120,7 @@ class Finetune:
         """Embedding; `logits`, of softmax or phenotypes in their own unit; `prediction`, one value a label column.
 
         The prediction of a condition is its probability. Encoders of images add these, and the `grad_cam` of every
-        output.
+        output; those that read several leads also the `maps` of each, of which their embedding is the mean.
         """
         m, x = self.modality, batch[self.modality]
         keep = None
@@ -130,7 +130,7 @@ class Finetune:
         out, _ = self._model.apply(params[m], extra[m], x, keep=keep, **self._beside(batch), explain=True)
         logits = out["logits"] * self._columns.std + self._columns.mean if self._regresses else out["logits"]
         prediction = logits if self._regresses else jax.nn.softmax(logits)[:, -len(self._columns.index) :]
-        names = {"embedding": "embedding", "grad_cam": "grad_cam", "image": "image", "images": "image"}
+        names = {name: name for name in ("embedding", "grad_cam", "maps", "image")} | {"images": "image"}
         encoded = {f"{m}/{name}": out[key] for key, name in names.items() if key in out}
         return {**encoded, "logits": logits, "prediction": prediction}
 

@@ -25,7 +25,8 @@ p{max-width:46rem;margin:.5rem 0}.lead{color:#4d5a68}.note{color:#5b6774;font-si
 table{border-collapse:collapse;font-size:.84rem;font-variant-numeric:tabular-nums;min-width:100%}
 th,td{padding:.32rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid #e8ecf0;white-space:nowrap}
 thead th{border-bottom:2px solid #b9c2cc;color:#4d5a68;font-weight:600;vertical-align:bottom}
-tbody th{font-weight:600;position:sticky;left:0;background:#fff;white-space:normal;min-width:9rem;max-width:17rem}
+tbody th{font-weight:600;position:sticky;left:0;background:#fff;white-space:normal;
+overflow-wrap:break-word;min-width:9rem;max-width:17rem}
 td small,th small{display:block;color:#6b7785;font-weight:400;font-size:.74rem}
 td small{white-space:nowrap}td.note{white-space:normal;color:#a33a00}
 tr.reference th,tr.reference td{background:#f6f8fa;color:#4d5a68}

@@ -171,6 +171,11 @@ def cell(interval: Interval | None) -> Cell:
     return Cell(number(interval.value), "" if math.isnan(interval.low) else _bounds(interval, number))
 
 
+def interval_text(interval: Interval) -> str:
+    """Value and bounds in running text."""
+    return f"{number(interval.value)} ({number(interval.low)} to {number(interval.high)})"
+
+
 def number(value: float, *, digits: int = 2) -> str:
     """Without the leading zero, as .35."""
     text = f"{value:.{digits}f}"

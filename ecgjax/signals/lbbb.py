@@ -2,7 +2,7 @@
 
 They agree badly: of 118 patients with a control diagnosis ESC 2013 found 85 %, Strauss 68 % and AHA 2009 7 %
 (PMC8630173), so a result names the definition it used. What counts as a q, as broad and as notched is decided
-where it is measured (`signals.qrs`), because no definition gives numbers for it.
+where it is measured (`signals.notches`), because no definition gives numbers for it.
 """
 
 import dataclasses

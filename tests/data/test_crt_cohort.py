@@ -118,7 +118,9 @@ def test_only_the_first_four_columns_are_needed(tmp_path):
         {name: row[name] for name in ("patient_id", "record", "response")} for row in crt_files.patients()
     ]
     assert responses(cohort_of(tmp_path, given, response="given")) == [1, 1, 1, 0, 0, 0]
-    assert responses(cohort_of(tmp_path, given)) == [1, 1, 1, 0, 0, 0]
+    cohort = cohort_of(tmp_path, given)  # By a definition of which nothing can be derived.
+    assert responses(cohort) == [1, 1, 1, 0, 0, 0]
+    assert cohort.settings["taken_as_given"] == 6
 
 
 def test_blank_cells_are_missing_and_a_response_is_derived_where_it_can_be(tmp_path):
@@ -128,6 +130,8 @@ def test_blank_cells_are_missing_and_a_response_is_derived_where_it_can_be(tmp_p
     cohort = cohort_of(tmp_path, rows)
     np.testing.assert_array_equal(responses(cohort), [np.nan, 1, 1, 0, 0, 0])
     assert cohort.settings["without_response"] == 1
+    assert cohort.settings["taken_as_given"] == 1  # Of line 4, which lacks a volume.
+    assert cohort.notes[2] == "1 responses are the table's own, whose definition is not known"
     assert cohort.settings["missing"]["female"] == cohort.settings["missing"]["sinus_rhythm"] == 1
     assert (
         "missing of 6 patients: female 1, sinus_rhythm 1, atrial_fibrillation 1, paced 1" in cohort.notes[1]

@@ -13,6 +13,7 @@ from ecgjax.evaluators.comparators.measures import SingleMeasure
 from ecgjax.evaluators.comparators.probe import EmbeddingProbe
 from ecgjax.evaluators.crossvalidation.contenders import Contender
 from ecgjax.evaluators.crossvalidation.folds import stratified
+from ecgjax.evaluators.crossvalidation.maps import out_of_fold_maps
 from ecgjax.evaluators.crossvalidation.predictions import predict_out_of_fold
 
 
@@ -161,6 +162,41 @@ def test_wrong_inputs_are_refused(world):
         Classical(patients, (), "logistic")
     with pytest.raises(ValueError, match="no features 'cmr'; choose from ecg"):
         EmbeddingProbe(patients, "cmr", "probe")
+
+
+def seen(extra, *, places=(2, 3), size=60):
+    """Patients whose embedding is the mean of maps of two leads and three channels; `extra` where the truth is 1."""
+    patients, truth = planted.cohort(n=size, noise=0, seed=5)
+    activation = np.random.default_rng(1).normal(size=(size, 2, *places, 3))
+    activation[truth == 1, 1, -1, 0, 2] += extra
+    features = {"ecg": activation.mean((2, 3)).reshape(size, 6)}
+    probe = EmbeddingProbe(dataclasses.replace(patients, features=features), "ecg", "probe", activation)
+    return probe, truth, stratified(truth, folds=4, seed=0)
+
+
+def test_maps_lie_where_the_outcome_was_planted_and_see_no_test_patient():
+    probe, truth, fold = seen(6.0, places=(4, 5), size=120)
+    maps = out_of_fold_maps(probe, truth, fold[None], inner=3, seed=0)
+    with_outcome, without = maps[truth == 1].mean(0), maps[truth == 0].mean(0)
+    assert np.unravel_index(with_outcome.argmax(), maps.shape[1:]) == (1, 3, 0)
+    assert with_outcome[1, 3, 0] > 3 * without[1, 3, 0]
+    dealt = np.where(fold == 0, 1 - truth, truth)  # What the test patients' outcomes are changes nothing.
+    train, test = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
+    inner = stratified(truth[train], folds=3, seed=1)
+    again = probe.explain(train, dealt[train], test, inner=inner)
+    np.testing.assert_array_equal(probe.explain(train, truth[train], test, inner=inner), again)
+
+
+def test_the_map_of_one_place_is_what_the_leads_add_to_the_log_odds():
+    probe, truth, fold = seen(2.0, places=(1, 1))
+    train, test = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
+    inner = stratified(truth[train], folds=3, seed=1)
+    maps = probe.explain(train, truth[train], test, inner=inner)[:, :, 0, 0]
+    scores = probe.fit_predict(train, truth[train], test, inner=inner, seed=0)
+    whole = (maps > 0).all(axis=1)  # Elsewhere a lead that speaks against the outcome was cut off at 0.
+    assert whole.sum() > 3
+    added = scipy.special.logit(scores.probability)[whole] - maps[whole].sum(axis=1)
+    np.testing.assert_allclose(added, added[0], atol=1e-6)  # The intercept.
 
 
 def test_a_measure_may_be_told_to_count_downwards(world):

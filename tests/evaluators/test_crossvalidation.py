@@ -90,6 +90,26 @@ def test_values_are_means_over_repeats_of_the_pooled_metric(world, results):
     )
 
 
+def test_means_of_folds_stand_beside_what_is_pooled(world, results):
+    """Folds of 24 patients with 12 of either outcome: accuracy and sensitivity are alike, PPV is not."""
+    _, truth = world
+    decision, fold = results.arrays["noise0|decision"], results.arrays["fold"]
+    each = []
+    for repeat in range(4):
+        for k in range(5):
+            rows = fold[repeat] == k
+            if decision[repeat, rows].any():
+                each.append((repeat, truth[rows][decision[repeat, rows] == 1].mean()))
+    want = np.mean([np.mean([ppv for at, ppv in each if at == repeat]) for repeat in range(4)])
+    assert row(results, "noise0", "ppv_fold_mean@youden").value == pytest.approx(want)
+    assert row(results, "noise0", "ppv@youden").value != pytest.approx(want, abs=1e-4)
+    for metric in ("accuracy", "sensitivity"):
+        pooled, mean = (row(results, "noise0", f"{metric}{how}@youden").value for how in ("", "_fold_mean"))
+        assert mean == pytest.approx(pooled)
+    names = {each.metric for each in results.rows if each.input == "noise0"}
+    assert {"auprc_fold_mean", "specificity_fold_mean@0.5", "npv_fold_mean@0.5"} <= names
+
+
 def test_differences_are_paired_and_signed(results):
     difference = row(results, "signal - noise0", "auroc_difference")
     signal, noise = (row(results, name, "auroc") for name in ("signal", "noise0"))
@@ -149,6 +169,17 @@ def test_a_learning_curve_trains_on_less(world):
     assert row(results, "spy", "auroc@25_percent").note == "trained on 0.25 of each training set, 1 repeats"
     for train, _, test, *_ in spy.seen:
         assert not set(train) & set(test)
+
+
+def test_a_curve_goes_without_fractions_that_leave_too_few():
+    """The cohort of the paper, were 20 of its 71 patients no responders: 16 are trained on, a quarter of them is 4."""
+    truth = (np.arange(71) >= 20).astype(float)
+    settings = dataclasses.replace(SETTINGS, inner=5, curve=(0.25, 0.5))
+    with pytest.raises(ValueError, match=r"only 4 patients without \(of 20, 5 folds, fraction 0\.25\)"):
+        settings.fold(truth)
+    assert settings.possible(truth).curve == (0.5,)
+    settings.possible(truth).fold(truth)
+    assert dataclasses.replace(settings, inner=4).possible(truth).curve == (0.25, 0.5)
 
 
 @pytest.mark.parametrize(

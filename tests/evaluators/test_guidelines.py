@@ -267,8 +267,40 @@ def test_guidelines_as_contenders_rank_decide_and_leave_open():
     del columns["lbbb"]  # A table without the column: nobody's LBBB is known.
     lenient = Guideline(patients, "esc_2021", "lenient").fit_predict(*given, inner=np.arange(2), seed=0)
     np.testing.assert_array_equal(lenient.decision, [1, np.nan, 0, np.nan])
-    assert Guideline(patients, "esc_2021", "lenient", lbbb="ecg_lbbb_strauss").name == (
-        "guideline_esc_2021_lenient_ecg_lbbb_strauss"
-    )
     with pytest.raises(ValueError, match="guideline 'esc' is unknown; choose from accf_aha_hrs_2012"):
         Guideline(patients, "esc")
+
+
+def test_lbbb_and_qrs_may_be_those_of_the_recording():
+    given = (np.arange(2), np.array([0.0, 1.0]), np.arange(4))
+    columns = {
+        **{name: np.full(4, value) for name, value in TYPICAL.items() if name not in ("lvef", "lbbb")},
+        "lvef_pre": np.full(4, 30.0),
+        "ecg_qrs_ms": np.full(4, 140.0),
+        "ecg_lbbb_strauss": np.array([1.0, 0.0, np.nan, 0.5]),  # The last has two recordings that disagree.
+    }
+    patients = Patients(np.array(list("abcd")), np.arange(4), columns, {})
+    read = Guideline(patients, "esc_2021", lbbb="ecg_lbbb_strauss", qrs="ecg_qrs_ms")
+    assert read.name == "guideline_esc_2021_ecg_lbbb_strauss_ecg_qrs_ms"
+    scores = read.fit_predict(*given, inner=np.arange(2), seed=0)
+    np.testing.assert_array_equal(scores.score, [IIA, IIB, np.nan, np.nan])
+    Guideline(
+        patients, "esc_2021"
+    )  # The table has no column of LBBB: nobody's is known, and nothing is wrong.
+    for fact in ("lbbb", "qrs"):
+        with pytest.raises(
+            ValueError, match=f"{fact} is 'ecg_strauss', which is no column; choose from atrial"
+        ):
+            Guideline(patients, "esc_2021", **{fact: "ecg_strauss"})
+
+
+@pytest.mark.parametrize("guideline", GUIDELINES)
+def test_rows_that_were_not_read_in_the_guideline_itself_say_so(guideline):
+    marked = GUIDELINES[guideline].__doc__.replace("\n    ", " ").lower().partition("to be verified")[2]
+    rows = {
+        "accf_aha_hrs_2012": ["fibrillation"],
+        "esc_2021": ["every row"],
+        "hrs_2023": ["women", "36-50 %", "fibrillation"],
+        "ccs_2017": ["fibrillation"],
+    }
+    assert all(row in marked for row in rows[guideline])

@@ -177,6 +177,17 @@ def test_a_probe_reads_the_runs_embedding_and_its_control_fresh_weights(recipe, 
     assert not np.array_equal(found["vit_probe"]["vit_probe|score"], found["vit_random"]["vit_random|score"])
 
 
+def test_a_curve_that_leaves_too_few_is_said_and_the_rest_is_run(recipe, tmp_path, capsys):
+    config = recipe("comparators", inner=8, curve=(0.01, 0.9), curve_of=("LVM",))
+    assert job.crossvalidate(config, epath.Path(tmp_path / "run")) == 0
+    assert (
+        "config.crossvalidation.curve: 0.01 of the training patients are too few for 8"
+        in capsys.readouterr().err
+    )
+    rows = Results.read(tmp_path / "run", "crossvalidation", 0).rows
+    assert {row.metric for row in rows if "percent" in row.metric} == {"auroc@90_percent"}
+
+
 def test_what_knows_the_response_loses_it_where_labels_are_permuted(recipe, tmp_path):
     config = recipe("comparators", repeats=2, draws=500)
     assert job.crossvalidate(config, epath.Path(tmp_path / "true")) == 0

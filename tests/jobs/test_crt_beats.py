@@ -7,10 +7,11 @@ import pytest
 from etils import epath
 
 import ecgjax.__main__ as program
-from configs import crt_beats, prepare
+from configs import crt_beats, crt_response, prepare
 from ecgjax.core.files import read_json
 from ecgjax.data.manifest import read_manifest
 from ecgjax.evaluators.base import Results
+from ecgjax.jobs import crossvalidate as crossvalidate_job
 from ecgjax.jobs import evaluate as evaluate_job
 from ecgjax.jobs import prepare as prepare_job
 from ecgjax.jobs import train as train_job
@@ -151,3 +152,23 @@ def test_a_checkpoint_with_another_image_is_no_start(beats, trained, tmp_path):
         train_job.train(config, epath.Path(tmp_path / "run"), dry_run=True)
     with pytest.raises(ValueError, match=r"conditioned otherwise.*ecg\.image"):
         evaluate_job.evaluate(trained, 4, data=str(other))
+
+
+@pytest.mark.slow
+def test_its_encoder_shows_where_in_the_leads_of_patients_it_sees_the_response(trained, tmp_path):
+    data = epath.Path(tmp_path / "data")
+    prepare_job.prepare(prepare.get_config("tiny_synthetic_crt"), data, like_run=str(trained))
+    config = crt_response.get_config("probe")
+    config.data.directory, config.init_from.workdir = str(data), str(trained)
+    few = {"repeats": 2, "folds": 2, "inner": 2, "draws": 50, "permutations": 50, "label_permutations": 2}
+    config.crossvalidation.update({**few, "curve": ()})
+    assert crossvalidate_job.crossvalidate(config, epath.Path(tmp_path / "run")) == 0
+    results = Results.read(tmp_path / "run", "crossvalidation", 0)
+    assert results.arrays["map|leads"].tolist() == ["I", "aVL", "V1", "V2", "V5", "V6"]
+    for side in ("with", "without"):
+        found = results.arrays[f"probe|map_{side}"]
+        assert found.shape == (6, 8, 16)  # Half of 16 rows and of 32 frames.
+        assert found.max() > 0
+    assert results.arrays["map|time_s"][0] == pytest.approx(-512 / 360)
+    assert 0 <= results.scalars["probe|maps_told_apart"] <= 1
+    assert len(results.arrays["probe|permuted_auroc"]) == 2

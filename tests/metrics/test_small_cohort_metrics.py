@@ -144,17 +144,30 @@ def test_the_fold_mean_leaves_out_folds_that_lack_a_class(scored):
     fold[:6] = 5
     truth = np.append([0.0, 0, 0, 0, 0, 1], truth[6:])  # The last fold loses its positive in many draws.
     counts = repeated.patient_draws(truth, draws=20, seed=0)
-    found = repeated.fold_mean_auroc(truth, probability, fold, counts)
-    dropped = 0
-    for value, weight in zip(found, counts, strict=True):
-        each = []
+    decision = (probability >= 0.8).astype(float)
+
+    def metrics(rows, weights):
+        auroc = auroc_draws(truth[rows], probability[rows], np.arange(len(rows)), weights)
+        return {"auroc": auroc, "ppv": thresholds.rate_draws(truth[rows], decision[rows], weights)["ppv"]}
+
+    found = repeated.fold_mean(metrics, truth, fold, counts)
+    dropped = nobody = 0
+    for draw, weight in enumerate(counts):
+        each, ppv = [], []
         for k in range(6):
             rows = (fold == k) & (weight > 0)
-            if len(np.unique(truth[rows])) == 2:
-                each.append(sk.roc_auc_score(truth[rows], probability[rows], sample_weight=weight[rows]))
+            if len(np.unique(truth[rows])) < 2:
+                continue
+            each.append(sk.roc_auc_score(truth[rows], probability[rows], sample_weight=weight[rows]))
+            if decision[rows].any():
+                ppv.append(sk.precision_score(truth[rows], decision[rows], sample_weight=weight[rows]))
+            else:
+                nobody += 1
         dropped += 6 - len(each)
-        assert value == pytest.approx(np.mean(each))
+        assert found["auroc"][draw] == pytest.approx(np.mean(each))
+        assert found["ppv"][draw] == pytest.approx(np.mean(ppv))
     assert dropped > 0
+    assert nobody > 0
 
 
 def test_mcnemar_is_the_binomial_test_of_the_discordant():

@@ -15,6 +15,9 @@ from ecgjax.reports.response.card import make_card
 from ecgjax.reports.response.differences import HELPS, NO_EVIDENCE, judge, p_value
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.report import build
+from ecgjax.reports.response.response_maps import response_maps_section
+from ecgjax.reports.response.subgroups import subgroup_table
+from ecgjax.reports.tables import number
 
 AREA = "ecg_qrs_area_uvs"
 
@@ -58,11 +61,12 @@ def test_the_page_is_well_formed_and_loads_nothing(report):
 
 def test_the_page_has_every_part(report):
     titles = [table.title for table in report.tables]
+    assert titles[4:6] == ["MIT-BIH, probe against each", "MIT-BIH, probe, four ways"]
     assert titles[:4] == [
         "Inclusion",
         "Characteristics",
-        "Ranking and calibration",
-        "MIT-BIH, probe against each",
+        "Ranking",
+        "Calibration",
     ]
     assert "Decisions at probability 0.5" in titles
     assert report.html.count("Research use only") == 3
@@ -74,7 +78,7 @@ def test_the_page_has_every_part(report):
 def test_the_markdown_ends_with_the_card(report):
     tables_, card = report.markdown.split("## Model card: ")
     assert tables_.startswith(NO_EVIDENCE)
-    assert "**Ranking and calibration**" in tables_
+    assert "**Ranking**" in tables_
     for text in (
         "fraction rose by more than 5 points at follow-up (lvef5). Deaths before follow-up count as no response",
         "74 patients with 76 recordings in the table; 1 died before follow-up, and 2 had a given response",
@@ -109,6 +113,22 @@ def test_patients_are_counted_from_the_table_to_the_analysis(fake):
     assert described.missing["nyha"] == 8
 
 
+def test_groups_are_of_their_patients_and_too_small_ones_have_no_auroc(fake, found):
+    described = cohort.describe(fake[0] / "data")
+    table = subgroup_table(found, described, [AREA, "missing"], draws=50, seed=0)
+    assert table.header == ("group", "patients", AREA)
+    rows = {line.cells[0].text: line.cells[1:] for line in table.lines}
+    assert set(rows) == {"women", "men", "70 years and more", "below 70 years"}  # LBBB is known of nobody.
+    female = dict(zip(described.subject, described.values["female"], strict=True))
+    women = np.array([female[subject] == 1 for subject in found.subject])
+    score = found.find(AREA).score
+    want = np.mean([auroc(found.truth[women], row[women]) for row in score])
+    assert rows["women"][0].text == str(women.sum())
+    assert rows["women"][1].text == number(want)
+    assert rows["70 years and more"][1].text == "–"  # All of them respond.
+    assert subgroup_table(found, described, ["missing"], draws=50, seed=0) is None
+
+
 @pytest.mark.parametrize(("null", "text"), [(False, "exceeds an AUROC of .80"), (True, "an AUROC of .50")])
 def test_simulated_patients_are_called_so(fake, found, null, text):
     described = cohort.describe(fake[0] / "data")
@@ -117,6 +137,29 @@ def test_simulated_patients_are_called_so(fake, found, null, text):
     assert described.planted is None
     assert text in make_card("t", found, None, simulated).markdown
     assert "Simulated" not in make_card("t", found, None, described).markdown
+
+
+def test_a_response_that_was_not_derived_is_not_called_by_its_definition(fake, found):
+    described = cohort.describe(fake[0] / "data")
+    own = dataclasses.replace(described, settings={**described.settings, "taken_as_given": 9})
+    said = "of 9 of 74 patients the table's own response, whose definition is not known"
+    assert said in make_card("t", found, None, own).markdown
+    assert "table's own response" not in make_card("t", found, None, described).markdown
+
+
+def test_the_card_says_what_models_read_and_what_was_chosen(found):
+    model = {"name": "classical", "model": "logistic", "columns": ["age", "qrs_ms"]}
+    encoder = {"name": "leadwise", "read": ["I", "V6"], "pool": "median"}
+    config = {"contenders": {"a": model}, "mode": "probe", "objective": {"encoder": encoder}}
+    scalars = {"logistic|chosen_strength": 0.3, "logistic|not_evaluable": 0.0}
+    run = dataclasses.replace(
+        found.runs[0], workdir="w", config=config, scalars=scalars, checkpoint="fresh weights"
+    )
+    card = make_card("t", dataclasses.replace(found, runs=(run,)), None, None).markdown
+    assert "logistic (w) read age, qrs_ms." in card
+    assert "probe (w) reads the time-frequency image of the beats of leads I, V6, pooled by median." in card
+    assert "the median fit (w): logistic strength 0.3." in card
+    assert "w: encoder of fresh weights, ecgjax" in card
 
 
 def test_a_difference_is_that_of_the_mean_aurocs_and_mcnemar_counts_patients(found):
@@ -152,7 +195,8 @@ def test_transfer_helps_only_where_everything_required_is_beaten(found):
     )
     assert one.helps
     assert one.sentence.startswith(
-        f"{HELPS}: the AUROC of MIT-BIH, probe is higher than that of random encoder"
+        f"{HELPS}: the AUROC of MIT-BIH, probe is higher than that of random encoder, and the interval of the "
+        "difference excludes 0"
     )
     both = judge(
         found,
@@ -269,6 +313,40 @@ def test_decisions_are_shown_by_how_they_were_made(found):
     assert first[AREA][2].text == f"{values['accuracy@youden'].value:.2f}".removeprefix("0")
 
 
+def test_a_rule_has_no_calibration_and_probabilities_have_both_intercepts(found):
+    table = tables.calibration_table(found)
+    names = [line.cells[0].text for line in table.lines]
+    assert AREA in names
+    assert "guideline_esc_2021_strict" not in names
+    assert [cell.text for cell in table.lines[names.index(AREA)].cells[3:]] == [
+        number(found.find(AREA).metric(f"calibration_{name}").value) for name in ("intercept", "in_the_large")
+    ]
+
+
+def test_one_set_of_predictions_is_shown_four_ways(found):
+    probe = found.find("MIT-BIH, probe")
+    table = tables.four_ways_table(probe)
+    assert [line.cells[0].text for line in table.lines] == [
+        "training folds' threshold, pooled",
+        "training folds' threshold, mean of folds",
+        "probability 0.5, pooled",
+        "probability 0.5, mean of folds",
+    ]
+    assert table.lines[3].cells[2].text == number(probe.metric("sensitivity_fold_mean@0.5").value)
+    assert tables.four_ways_table(dataclasses.replace(probe, metrics={})) is None
+
+
+def test_contenders_stand_in_the_order_of_their_names(fake):
+    names = [[AREA, "area"], ["logistic", "model"]]
+    found = results.load([{"workdir": "comparators", "names": names}], root=fake[0])
+    assert [contender.name for contender in found.contenders] == [
+        "area",
+        "model",
+        "guideline_esc_2021_strict",
+        "ecg_qrs_ms",
+    ]
+
+
 def test_labels_dealt_within_a_run_are_shown_and_a_leak_stands_on_top(fake, report, tmp_path):
     root, _ = fake
     (table,) = [table for table in report.tables if table.title == "Labels dealt anew"]
@@ -281,6 +359,48 @@ def test_labels_dealt_within_a_run_are_shown_and_a_leak_stands_on_top(fake, repo
     leaky = build({"title": "t", "runs": [{"workdir": "probe"}]}, root=tmp_path)
     assert leaky.warnings == ("LEAK ALARM: network predicts permuted labels; believe none of its numbers.",)
     assert "LEAK</td>" in leaky.html
+
+
+def test_a_leak_takes_the_verdict_back(found):
+    probe, control = found.find("MIT-BIH, probe"), found.find("random encoder")
+    required = {"against": ["random encoder"], "required": ["random encoder"], "draws": 200}
+    assert judge(found, "MIT-BIH, probe", **required).helps
+    for leaking in (probe, control):
+        contenders = [
+            dataclasses.replace(each, leaks=True) if each is leaking else each for each in found.contenders
+        ]
+        leaky = dataclasses.replace(found, contenders=tuple(contenders))
+        judgement = judge(leaky, "MIT-BIH, probe", **required)
+        assert not judgement.helps
+        assert judgement.sentence.startswith(f"{NO_EVIDENCE}: {leaking.name} predicts permuted labels")
+
+
+def test_a_control_run_above_chance_stands_on_top(fake):
+    permuted = [{"workdir": "probe", "names": {"network": "not permuted at all"}}]
+    built = build({"title": "t", "runs": [{"workdir": "random"}], "permuted": permuted}, root=fake[0])
+    (warning,) = built.warnings
+    assert warning.startswith("probe: not permuted at all has AUROC .")
+    assert built.html.index("where nothing is to be found") < built.html.index("Model card")
+
+
+def test_one_whom_nobody_can_be_judged_by_leaves_the_report_standing(tmp_path):
+    everybody = tuple(range(fake_response.PATIENTS))
+    rule = fake_response.Noisy
+    blind = [lambda truth: rule("blind", truth, 1.0, rule=True, missing=everybody)]
+    fake_response.write_run(tmp_path / "a", [*blind, lambda truth: rule("area", truth, 1.0)])
+    built = build(
+        {
+            "title": "t",
+            "runs": [{"workdir": "a"}],
+            "judged": "area",
+            "against": ["blind"],
+            "required": ["blind"],
+        },
+        root=tmp_path,
+    )
+    assert "Patients not evaluable, of 71, left out and never taken for a no: blind 71." in built.html
+    assert "evaluable in nobody: blind." in built.html
+    assert built.conclusion.startswith(NO_EVIDENCE)
 
 
 @pytest.mark.parametrize(
@@ -335,6 +455,40 @@ def test_maps_are_drawn_over_their_seconds_and_hertz(fake, tmp_path):
     titles = [axes.get_title("left") for axes in section.pictures[1].figure.axes]
     assert titles == ["I", "aVL", "V1", "V2", "V5", "V6"]
     assert "missing: x/results/grad_cam" in grad_cam_section({"workdir": "x"}, epath.Path(root)).warnings[0]
+
+
+def test_maps_of_the_response_stand_lead_by_lead_beside_the_control(fake, tmp_path):
+    root, _ = fake
+    for name in ("probe", "random"):
+        shutil.copytree(root / name, tmp_path / name)
+    path = next((tmp_path / "probe").rglob("*.npz"))
+    responders = np.zeros((2, 4, 5))
+    responders[1, 3, 0] = 2.0
+    maps = {"network|map_with": responders, "network|map_without": responders / 4}
+    axes = {"map|time_s": np.arange(10) / 5 - 1, "map|frequency_hz": np.arange(8.0)}
+    np.savez(path, **dict(np.load(path)), **maps, **axes, **{"map|leads": np.array(["I", "V6"])})
+    tree = json.loads(path.with_suffix(".json").read_text())
+    tree["scalars"]["network|maps_told_apart"] = 0.75
+    path.with_suffix(".json").write_text(json.dumps(tree))
+    runs = [{"workdir": "probe"}, {"workdir": "random", "names": {"network": "random"}}]
+    found = results.load(runs, root=tmp_path)
+    (section,) = response_maps_section(found, ["network", "random", "missing"])
+    assert [[cell.text for cell in line.cells] for line in section.tables[0].lines] == [["network", ".750"]]
+    shown = section.pictures[0].figure.axes
+    assert [axes.get_title("left") for axes in shown] == [
+        "I, responders",
+        "V6, responders",
+        "I, others",
+        "V6, others",
+    ]
+    assert all(axes.images[0].get_clim() == (0, 2) for axes in shown)
+    # The peak covers the highest quarter of the frequencies and the first fifth of the seconds.
+    assert shown[1].images[0].get_extent() == pytest.approx((-1.1, 0.9, -0.5, 7.5))
+    assert response_maps_section(found, ["random"]) == []
+    assert (
+        "Grad-CAM of the response"
+        in build({"title": "t", "runs": runs, "judged": "network"}, root=tmp_path).html
+    )
 
 
 def test_the_area_under_the_mean_roc_is_the_mean_auroc(found):

@@ -71,9 +71,14 @@ def standardised(
     fit: Float[np.ndarray, "a d"], *others: Float[np.ndarray, "_ d"]
 ) -> list[Float[np.ndarray, "_ d"]]:
     """All of them shifted and scaled by the mean and standard deviation of `fit`; a constant column becomes zero."""
-    mean, scale = fit.mean(axis=0), fit.std(axis=0)
-    scale = np.where(scale <= 1e-9 * (np.abs(mean) + 1e-12), np.inf, scale)
+    mean, scale = fit.mean(axis=0), deviation(fit)
     return [(x - mean) / scale for x in (fit, *others)]
+
+
+def deviation(fit: Float[np.ndarray, "a d"]) -> Float[np.ndarray, " d"]:
+    """What columns are scaled by: their standard deviation, infinite where a column is constant."""
+    mean, scale = fit.mean(axis=0), fit.std(axis=0)
+    return np.where(scale <= 1e-9 * (np.abs(mean) + 1e-12), np.inf, scale)
 
 
 def _newton(basis, positive, weight, strength):

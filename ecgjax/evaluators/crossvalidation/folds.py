@@ -97,6 +97,12 @@ def check_nested(
             )
 
 
+def smallest_class(truth: Float[np.ndarray, " n"], *, folds: int, fraction: float) -> int:
+    """Patients of the rarer class in the smallest training set that will occur."""
+    counts = (int(np.sum(truth == value)) for value in (0, 1))
+    return min(thinned_count(count - -(-count // folds), fraction) for count in counts)
+
+
 def thinned(truth: Float[np.ndarray, " a"], *, fraction: float, seed: Sequence[int]) -> Int[np.ndarray, " k"]:
     """Positions of a random `fraction` of each class, sorted; smaller fractions of one seed lie within larger."""
     generator = np.random.default_rng(seed)

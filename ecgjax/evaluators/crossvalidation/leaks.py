@@ -21,7 +21,11 @@ class PermutedLabels:
 
     @property
     def p(self) -> float:
-        """One-sided p of the observed AUROC, (1 + hits) / (1 + permutations): the whole procedure being refitted."""
+        """One-sided p of the observed AUROC, (1 + hits) / (1 + permutations): the whole procedure being refitted.
+
+        A permutation has one repeat and the observed AUROC is the mean of all, which varies less: p is rather too
+        large than too small.
+        """
         return float((1 + np.sum(self.auroc >= self.observed - 1e-12)) / (1 + len(self.auroc)))
 
     @property

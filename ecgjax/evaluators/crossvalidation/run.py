@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from ecgjax.evaluators.base import Results, Row
 from ecgjax.evaluators.crossvalidation.contenders import Contender
-from ecgjax.evaluators.crossvalidation.folds import check_nested, repeated_folds
+from ecgjax.evaluators.crossvalidation.folds import check_nested, repeated_folds, smallest_class
 from ecgjax.evaluators.crossvalidation.leaks import PermutedLabels, permuted_labels
 from ecgjax.evaluators.crossvalidation.patients import Patients
 from ecgjax.evaluators.crossvalidation.predictions import OutOfFold, predict_out_of_fold, to_arrays
@@ -59,6 +59,11 @@ class CrossValidation:
         """The fold of every patient in every repeat; raises where a class is too small for them."""
         check_nested(truth, folds=self.folds, inner=self.inner, fractions=(1.0, *self.curve))
         return repeated_folds(truth, repeats=self.repeats, folds=self.folds, seed=self.seed)
+
+    def possible(self, truth: Float[np.ndarray, " n"]) -> "CrossValidation":
+        """The same with those fractions of the curve alone whose training sets can be cut into the inner folds."""
+        kept = [f for f in self.curve if smallest_class(truth, folds=self.folds, fraction=f) >= self.inner]
+        return dataclasses.replace(self, curve=tuple(kept))
 
     def fits(self, contenders: int) -> int:
         """How often `run` calls `fit_predict` with drawn folds, for whoever shows progress."""

@@ -12,7 +12,7 @@ from ecgjax.metrics.bootstrap import percentile_interval
 from ecgjax.metrics.calibration import brier_draws, recalibration_draws
 from ecgjax.metrics.draws import auprc_draws, auroc_draws
 from ecgjax.metrics.paired import mcnemar, permutation_p
-from ecgjax.metrics.repeated import fold_mean_auroc, over_repeats, patient_draws, pooled
+from ecgjax.metrics.repeated import fold_mean, over_repeats, patient_draws, pooled
 from ecgjax.metrics.thresholds import rate_draws
 
 DIFFERENCES = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
@@ -22,10 +22,11 @@ DIFFERENCES = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specifi
 class Table:
     """Makes rows; every value is the mean over repeats, its interval as in `metrics.repeated`.
 
-    Metrics: `auroc` (all patients' out-of-fold scores pooled) and `auroc_fold_mean`, `auprc`, `brier`,
-    `calibration_*`; then rates (`metrics.thresholds.RATES`) by how the decision was made: `@youden` (threshold chosen
-    inside the training folds), `@0.5`, and `@rule`. Patients that a contender cannot evaluate are left out of its
-    rows, whose `n` counts the others and whose note says how many.
+    Metrics: `auroc` and `auprc` (of all patients' out-of-fold scores pooled), `brier`, `calibration_*`; then rates
+    (`metrics.thresholds.RATES`) by how the decision was made: `@youden` (threshold chosen inside the training folds),
+    `@0.5`, and `@rule`. With `_fold_mean` behind their name, AUROC, AUPRC and rates are means of the folds' own.
+    Patients that a contender cannot evaluate are left out of its rows, whose `n` counts the others and whose note says
+    how many.
     """
 
     truth: Float[np.ndarray, " n"]
@@ -94,29 +95,30 @@ class Table:
 
     def _drawn(self, found: OutOfFold, keep: np.ndarray) -> dict[str, np.ndarray]:
         """Every metric of the cohort (first) and of its draws."""
-        truth, index = self.truth[keep], np.arange(int(keep.sum()))
-        scores, fold, probability = (
-            values[:, keep] for values in (found.score, self.fold, found.probability)
+        truth = self.truth[keep]
+        scores, fold, probability, decision = (
+            values[:, keep] for values in (found.score, self.fold, found.probability, found.decision)
         )
+        decisions = {} if np.isnan(decision).any() else {"@rule" if found.rule else "@youden": decision}
+        if not np.isnan(probability).any():
+            decisions["@0.5"] = (probability >= 0.5).astype(float)
 
         def metrics(repeat, counts):
-            score = scores[repeat]
-            drawn = {
-                "auroc": auroc_draws(truth, score, index, counts),
-                "auroc_fold_mean": fold_mean_auroc(truth, score, fold[repeat], counts),
-                "auprc": auprc_draws(truth, score, index, counts),
-            }
-            if not np.isnan(probability).any():
+            def of(rows, counts):
+                y, score, index = truth[rows], scores[repeat, rows], np.arange(len(rows))
+                drawn = {metric: draws(y, score, index, counts) for metric, draws in _RANKING.items()}
+                for how, decided in decisions.items():
+                    drawn |= _named(rate_draws(y, decided[repeat, rows], counts), how)
+                return drawn
+
+            by_fold = fold_mean(of, truth, fold[repeat], counts)
+            drawn = of(np.arange(len(truth)), counts) | {_fold_mean(name): v for name, v in by_fold.items()}
+            if "@0.5" in decisions:
                 p = probability[repeat]
-                drawn["brier"] = brier_draws(truth, p, counts)
-                drawn |= recalibration_draws(truth, p, counts)
-                drawn |= _named(rate_draws(truth, (p >= 0.5).astype(float), counts), "@0.5")
+                drawn |= {"brier": brier_draws(truth, p, counts), **recalibration_draws(truth, p, counts)}
             return drawn
 
-        drawn = over_repeats(metrics, self._counts(keep), repeats=len(scores))
-        decided = self._decided(found, keep)
-        del decided["auroc"]
-        return drawn | _named(decided, "@rule" if found.rule else "@youden")
+        return over_repeats(metrics, self._counts(keep), repeats=len(scores))
 
     def _decided(self, found: OutOfFold, keep: np.ndarray) -> dict[str, np.ndarray]:
         """The AUROC, and the rates of the contender's own decisions if it decides on everybody."""
@@ -146,6 +148,15 @@ class Table:
         if np.isnan(drawn[0]) and not note:
             note = "undefined on this cohort"
         return Row(self.target, "binary", False, name, metric, **dataclasses.asdict(found), note=note)
+
+
+_RANKING = {"auroc": auroc_draws, "auprc": auprc_draws}
+
+
+def _fold_mean(metric: str) -> str:
+    """`accuracy@0.5` to `accuracy_fold_mean@0.5`."""
+    name, at, how = metric.partition("@")
+    return f"{name}_fold_mean{at}{how}"
 
 
 def _named(drawn: Mapping[str, np.ndarray], suffix: str) -> dict[str, np.ndarray]:

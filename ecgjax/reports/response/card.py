@@ -6,12 +6,11 @@ Headings follow TRIPOD+AI (Collins 2024). What no file tells is said to be unkno
 import dataclasses
 from collections.abc import Sequence
 
-from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports.page import Section
 from ecgjax.reports.response.cohort import Described
 from ecgjax.reports.response.differences import Judgement
 from ecgjax.reports.response.results import CrossValidated
-from ecgjax.reports.tables import number
+from ecgjax.reports.tables import interval_text, number
 
 RESEARCH_USE = "Research use only. Not for selecting patients, and not a medical device."
 
@@ -29,7 +28,12 @@ PAPER_NUMBERS = (
     "The published system (arXiv 2306.01210; 71 patients) reports accuracy 72 %, sensitivity 0.78 and specificity "
     "0.79. Accuracy is a weighted mean of the other two, so no one confusion matrix has all three; they may come from "
     "two thresholds, or from pooling in two ways. Hence decisions are shown both at probability 0.5 and at the "
-    "threshold that the training folds choose, and AUROC both pooled and as the mean of folds."
+    "threshold that the training folds choose, pooled and as the mean of folds."
+)
+
+SELECTED = (
+    "In a cohort that guidelines selected, a guideline has high sensitivity and hardly any specificity; to beat it "
+    "says little."
 )
 
 LIMITATIONS = (
@@ -42,8 +46,17 @@ LIMITATIONS = (
     "use; measures of the vectorcardiogram stand beside it for that reason.",
     "ECGs of already paced hearts have to be left out: their spikes reveal the timing of the outcome. Spikes that a "
     "recorder has filtered away cannot be found.",
-    "In a cohort that guidelines selected, a guideline has high sensitivity and hardly any specificity; to beat it "
-    "says little.",
+    SELECTED,
+)
+
+
+_BESIDES = (
+    "Output: a number that ranks patients, and of models and networks a probability of response; a threshold is chosen "
+    "anew by the training patients of every fold. No single model is fitted for use, and none is delivered.",
+    "Not known to the program, to be said by whoever reports: setting and dates of inclusion, who assessed the outcome "
+    "and whether blinded, treatments, funding and interests, protocol and registration, involvement of patients.",
+    "Code, recipes and the settings of every run are open (below, and in each workdir); data of patients are not part "
+    "of it.",
 )
 
 
@@ -88,6 +101,7 @@ def make_card(
             ("Fairness", _fairness()),
             ("Limitations", LIMITATIONS),
             ("Versions", _versions(found)),
+            ("What TRIPOD+AI asks besides", _BESIDES),
         ),
     )
 
@@ -105,6 +119,9 @@ def outcome_of(described: Described | None) -> str:
         text = f"left ventricular ejection fraction rose by {by} at follow-up"
     else:
         text = OUTCOMES.get(name, "as the cohort makes it")
+    own = settings.get("taken_as_given", 0) if name != "given" else 0
+    if own:
+        text += f"; of {own} of {settings['patients']} patients the table's own response, whose definition is not known"
     deaths = {
         "nonresponder": " Deaths before follow-up count as no response.",
         "excluded": " Deaths before follow-up are left out, which flatters the treatment.",
@@ -159,11 +176,39 @@ def _outcome(described: Described | None) -> tuple[str, ...]:
 
 
 def _predictors(found: CrossValidated) -> tuple[str, ...]:
-    names = ", ".join(contender.name for contender in found.contenders) or "none"
+    names = "; ".join(contender.name for contender in found.contenders) or "none"
     return (
         f"Contenders: {names}.",
+        *_read(found),
         "Columns that are known only after implantation are refused as predictors.",
     )
+
+
+def _read(found: CrossValidated) -> list[str]:
+    """What models and networks read, by the configs of their runs, and the settings that the inner folds chose."""
+    lines = []
+    for run in found.runs:
+        columns: dict[str, list[str]] = {}
+        for section in run.config.get("contenders", {}).values():
+            if section.get("name") == "classical":
+                columns.setdefault(", ".join(section["columns"]), []).append(section["model"])
+        lines += [f"{', '.join(models)} ({run.workdir}) read {names}." for names, models in columns.items()]
+        encoder = run.config.get("objective", {}).get("encoder", {})
+        if "read" in encoder:
+            lines.append(
+                f"{run.config['mode']} ({run.workdir}) reads the time-frequency image of the beats of leads "
+                f"{', '.join(encoder['read'])}, pooled by {encoder['pool']}."
+            )
+        chosen = [
+            f"{name.replace('|chosen_', ' ')} {value:g}"
+            for name, value in run.scalars.items()
+            if "|chosen_" in name and value is not None
+        ]
+        if chosen:
+            lines.append(
+                f"Settings that inner folds chose, the median fit ({run.workdir}): {', '.join(chosen)}."
+            )
+    return lines
 
 
 def _sample(found: CrossValidated, described: Described | None) -> tuple[str, ...]:
@@ -184,9 +229,10 @@ def _validation(found: CrossValidated) -> tuple[str, ...]:
     folds, repeats = settings.get("folds", "?"), len(found.fold)
     return (
         f"Up to {repeats} repeats of stratified {folds}-fold cross-validation by patient: all recordings of a patient "
-        "are in one fold. Standardisation, selection, early stopping and threshold are made inside the training folds. "
-        "Values are means over repeats; intervals are percentiles over draws of patients "
-        f"({settings.get('draws', '?')}), each with the predictions of one repeat. No external data.",
+        "are in one fold. Standardisation, selection and threshold are made inside the training folds; networks are "
+        "trained for a number of steps that was set beforehand. Values are means over repeats; intervals are "
+        f"percentiles over draws of patients ({settings.get('draws', '?')}), each with the predictions of one repeat. "
+        "No external data.",
         PAPER_NUMBERS,
     )
 
@@ -206,7 +252,7 @@ def _performance(found: CrossValidated, judgement: Judgement | None) -> tuple[st
         "accuracy@0.5": "accuracy at 0.5",
     }
     known = [
-        f"{text} {_value(judged.metric(metric))}"
+        f"{text} {interval_text(judged.metric(metric))}"
         for metric, text in names.items()
         if metric in judged.metrics
     ]
@@ -215,17 +261,17 @@ def _performance(found: CrossValidated, judgement: Judgement | None) -> tuple[st
 
 def _fairness() -> tuple[str, ...]:
     return (
-        "Not assessed: in groups of so few patients no difference could be told from chance. Sex enters one definition "
-        "of left bundle branch block and one guideline as their authors wrote them.",
+        "Described by sex, age, cause, rhythm, LBBB and QRS duration in the table of groups, and not tested: in groups "
+        "of so few patients no difference could be told from chance. Ethnicity and income are not in the data. Sex "
+        "enters one definition of left bundle branch block and one guideline as their authors wrote them.",
     )
+
+
+_WEIGHTS = {"": "no encoder", "none": "no encoder", "fresh weights": "encoder of fresh weights"}
 
 
 def _versions(found: CrossValidated) -> Sequence[str]:
     return tuple(
-        f"{run.workdir}: encoder {run.checkpoint[:12]}." if run.checkpoint else f"{run.workdir}: no encoder."
+        f"{run.workdir}: {_WEIGHTS.get(run.checkpoint, f'encoder {run.checkpoint[:12]}')}, ecgjax {run.version}."
         for run in found.runs
     ) or ("Unknown.",)
-
-
-def _value(found: Interval) -> str:
-    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"

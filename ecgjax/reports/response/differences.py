@@ -38,27 +38,39 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judgement:
-    """Every difference, and whether those in `required` all lie above 0."""
+    """Every difference, and whether those in `required` all lie above 0.
+
+    `leaks` names contenders, of those this rests on, that predict permuted labels: then nothing is shown.
+    """
 
     contender: str
     differences: tuple[Difference, ...]
     required: tuple[str, ...]
+    leaks: tuple[str, ...] = ()
 
     @property
     def helps(self) -> bool:
         """Whether the interval against everything required excludes 0 from above; with nothing required, no."""
         needed = [difference for difference in self.differences if difference.other in self.required]
-        return len(needed) > 0 and all(difference.above for difference in needed)
+        return not self.leaks and len(needed) > 0 and all(difference.above for difference in needed)
 
     @property
     def sentence(self) -> str:
         """The verdict with what it rests on."""
+        if self.leaks:
+            return (
+                f"{NO_EVIDENCE}: {' and '.join(self.leaks)} predicts permuted labels. Something leaks, and until it is "
+                "found no difference counts."
+            )
         found = {difference.other: difference for difference in self.differences}
         parts = [_said(found[name]) for name in self.required]
         if self.helps:
+            intervals = (
+                "the interval of the difference excludes" if len(parts) == 1 else "all intervals exclude"
+            )
             return (
                 f"{HELPS}: the AUROC of {self.contender} is higher than that of {' and of '.join(self.required)}, and "
-                f"both intervals exclude 0 ({'; '.join(parts)})."
+                f"{intervals} 0 ({'; '.join(parts)})."
             )
         rest = "; ".join(parts) or "nothing was required to be beaten"
         return (
@@ -89,7 +101,8 @@ def judge(
     differences = tuple(
         _difference(found, name, first, other, found.find(other), draws=draws, seed=seed) for other in against
     )
-    return Judgement(name, differences, tuple(required))
+    leaks = tuple(each for each in (name, *required) if (one := found.find(each)) is not None and one.leaks)
+    return Judgement(name, differences, tuple(required), leaks)
 
 
 def _difference(

@@ -22,7 +22,9 @@ def roc_curves(found: CrossValidated, names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-    for position, contender in enumerate(_chosen(found, names)):
+    # Of whoever can be evaluated in nobody, or in one outcome only, there is no curve.
+    chosen = [c for c in _chosen(found, names) if not np.isnan(c.metric("auroc").value)]
+    for position, contender in enumerate(chosen):
         keep = ~np.isnan(contender.score).any(axis=0)
         axes.plot(
             np.append(0, _GRID),
@@ -34,7 +36,8 @@ def roc_curves(found: CrossValidated, names: Sequence[str]) -> Figure:
         )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     _labels(axes, "1 − specificity", "sensitivity")
-    axes.legend(fontsize=8, frameon=False, loc="lower right", title="pooled AUROC", title_fontsize=8)
+    if chosen:
+        axes.legend(fontsize=8, frameon=False, loc="lower right", title="pooled AUROC", title_fontsize=8)
     return figure
 
 

@@ -13,7 +13,7 @@ from ecgjax.reports.figures import INK, clean
 from ecgjax.reports.page import Picture, Section
 from ecgjax.reports.tables import Cell, Line, Table, fine
 
-TITLE = "Grad-CAM"
+TITLE = "Grad-CAM of the beats"
 _KEYS = {"workdir", "step", "examples", "leads"}
 _CAUTION = (
     "A map shows where the answer hangs on the image, in the unit of the logit. It is no evidence that the answer is "

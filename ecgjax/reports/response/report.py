@@ -13,6 +13,9 @@ from ecgjax.reports.response import tables as response_tables
 from ecgjax.reports.response.differences import Judgement, judge
 from ecgjax.reports.response.grad_cam import grad_cam_section
 from ecgjax.reports.response.pretraining import pretraining_section
+from ecgjax.reports.response.response_maps import response_maps_section
+from ecgjax.reports.response.subgroups import subgroup_table
+from ecgjax.reports.tables import interval_text
 
 _KEYS = {
     "title",
@@ -43,8 +46,8 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
     """
     if unknown := set(spec) - _KEYS:
         raise ValueError(f"report: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
-    if absent := {"title", "runs"} - set(spec):
-        raise ValueError(f"report: {sorted(absent)} missing.")
+    if unset := {"title", "runs"} - set(spec):
+        raise ValueError(f"report: {sorted(unset)} missing.")
     root = epath.Path(root)
     found = results.load(spec["runs"], root=root)
     judgement = _judgement(spec, found)
@@ -55,6 +58,13 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
         for contender in found.contenders
         if contender.leaks
     ]
+    controls, absent = _controls(spec, root)
+    warnings += [
+        f"{contender.workdir}: {contender.name} has AUROC {interval_text(contender.metric('auroc'))} where nothing is "
+        "to be found. One such run in 40 does by chance; it is a leak otherwise."
+        for contender in controls
+        if contender.metric("auroc").low > 0.5
+    ]
     written = card.make_card(spec["title"], found, judgement, described)
     sections = [
         Section(
@@ -62,7 +72,9 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
         ),
         *_patients(described),
         *_comparison(found, judgement, described, spec),
-        *_alarm(found, spec, root),
+        *_subgroups(found, described, spec),
+        *_alarm(found, controls, absent),
+        *response_maps_section(found, _central(spec)),
         *([grad_cam_section(spec["grad_cam"], root)] if spec.get("grad_cam") else []),
         *([pretraining_section(spec["pretraining"], root)] if spec.get("pretraining") else []),
         *written.sections,
@@ -128,6 +140,8 @@ def _comparison(
     everyone = [contender.name for contender in found.contenders]
     shown = spec.get("shown") or ([judged, *against] if judged else everyone)
     decided = [t for how in ("youden", "0.5") if (t := response_tables.decision_table(found, how))]
+    if (mine := found.find(judged)) and (ways := response_tables.four_ways_table(mine)):
+        decided.insert(0, ways)
     reference = judgement.required[0] if judgement and judgement.required else None
     forest = "Pooled AUROC with 95 % intervals over patients. Grey: chance."
     forest += f" Dashed: {reference}." if reference else ""
@@ -141,15 +155,37 @@ def _comparison(
         )
     ]
     return [
-        Section("Contenders", tables=[response_tables.ranking_table(found)], pictures=pictures),
+        Section(
+            "Contenders",
+            tables=[
+                response_tables.ranking_table(found),
+                *([calibrated] if (calibrated := response_tables.calibration_table(found)) else []),
+            ],
+            pictures=pictures,
+        ),
         *(
             [Section("Differences", tables=[response_tables.difference_table(judgement)])]
             if judgement
             else []
         ),
-        *([Section("Decisions", text=[card.PAPER_NUMBERS], tables=decided)] if decided else []),
+        *(
+            [Section("Decisions", text=[card.PAPER_NUMBERS, card.SELECTED], tables=decided)]
+            if decided
+            else []
+        ),
         Section("Curves", pictures=_curves(found, shown)),
     ]
+
+
+def _subgroups(
+    found: results.CrossValidated, described: cohort.Described | None, spec: Mapping[str, Any]
+) -> list[Section]:
+    """The contender under judgement and those that it has to beat, group by group."""
+    if described is None or not found.contenders:
+        return []
+    options = {"draws": spec.get("draws", 2000), "seed": spec.get("seed", 0)}
+    table = subgroup_table(found, described, _central(spec), **options)
+    return [Section("Groups", tables=[table])] if table else []
 
 
 def _curves(found: results.CrossValidated, shown: Sequence[str]) -> list[Picture]:
@@ -169,14 +205,26 @@ def _curves(found: results.CrossValidated, shown: Sequence[str]) -> list[Picture
     return pictures
 
 
-def _alarm(found: results.CrossValidated, spec: Mapping[str, Any], root: epath.Path) -> list[Section]:
-    """What permuted labels gave, within the runs and in runs of their own, and what a null cohort gave."""
+def _central(spec: Mapping[str, Any]) -> list[str]:
+    """The contender under judgement, and those that it has to beat."""
+    return [name for name in (spec.get("judged"), *spec.get("required", ())) if name]
+
+
+def _controls(spec: Mapping[str, Any], root: epath.Path) -> tuple[list[results.Contender], list[str]]:
+    """Contenders of runs with nothing to find, and the files of such runs that are missing."""
     contenders, missing = [], []
     for run in spec.get("permuted", ()):
         permuted = results.load([run], root=root)
         contenders += permuted.contenders
         missing += [f"missing: {path}" for path in permuted.missing]
-    made = [response_tables.permuted_table(contenders)] if contenders else []
+    return contenders, missing
+
+
+def _alarm(
+    found: results.CrossValidated, controls: Sequence[results.Contender], missing: Sequence[str]
+) -> list[Section]:
+    """What permuted labels gave, within the runs and in runs of their own, and what a null cohort gave."""
+    made = [response_tables.permuted_table(controls)] if controls else []
     dealt = response_tables.dealt_table(found.contenders)
     if not made and not missing and dealt is None:
         return []

@@ -24,7 +24,9 @@ class Contender:
     """One contender's out-of-fold predictions and the metrics that its run made of them, by metric name.
 
     NaN in `score` is a patient that it cannot evaluate, NaN in `probability` a rule that gives none. `dealt` are its
-    AUROCs under permuted labels, empty where its run made none; `leaks` whether they raised the alarm.
+    AUROCs under permuted labels, empty where its run made none; `leaks` whether they raised the alarm. `maps` are the
+    mean maps of those `with` the outcome and `without` it, with their axes, empty where its run has none; `told_apart`
+    is the AUROC at which they differ.
     """
 
     name: str
@@ -34,11 +36,12 @@ class Contender:
     refitted_p: float
     dealt: Float[np.ndarray, " k"]
     leaks: bool
-    note: str
     score: Float[np.ndarray, "repeat n"]
     probability: Float[np.ndarray, "repeat n"]
     threshold: Float[np.ndarray, "repeat n"]
     decision: Float[np.ndarray, "repeat n"]
+    maps: Mapping[str, np.ndarray]
+    told_apart: float
 
     def metric(self, name: str) -> Interval:
         """The metric with its interval; NaN where the run has none."""
@@ -55,6 +58,7 @@ class Run:
     scalars: Mapping[str, Any]
     config: Mapping[str, Any]
     cohort: str
+    version: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,9 +79,10 @@ class CrossValidated:
 
 def load(specs: Sequence[Mapping[str, Any]], *, root: epath.PathLike) -> CrossValidated:
     """Reads runs `{"workdir", "step": "last" | int, "names": {name in the run: name to show}}`, paths below `root`.
+    `names` may be pairs, whose order a config keeps.
 
-    Raises where they are not of the same patients with the same outcomes in the same folds. A run may have fewer
-    repeats than another if those it has are the same.
+    Contenders of a run that `names` names come first, in its order. Raises where runs are not of the same patients with
+    the same outcomes in the same folds. A run may have fewer repeats than another if those it has are the same.
     """
     root = epath.Path(root)
     read, missing = [], []
@@ -142,7 +147,8 @@ def _same_patients(
 
 def _contenders(spec, tree, arrays, order) -> list[Contender]:
     shown = dict(spec.get("names", {}))
-    sources = [name.removesuffix("|score") for name in arrays if name.endswith("|score")]
+    found = [name.removesuffix("|score") for name in arrays if name.endswith("|score")]
+    sources = sorted(found, key=lambda name: list(shown).index(name) if name in shown else len(shown))
     if unknown := set(shown) - set(sources):
         raise ValueError(
             f"{spec['workdir']}: names renames {sorted(unknown)}; its contenders are {', '.join(sources)}."
@@ -150,7 +156,6 @@ def _contenders(spec, tree, arrays, order) -> list[Contender]:
     contenders = []
     for source in sources:
         rows = [row for row in tree["rows"] if row["input"] == source]
-        notes = dict.fromkeys(part for row in rows for part in row["note"].split("; ") if "evaluable" in part)
         scalars = {
             name: tree["scalars"].get(f"{source}|{name}")
             for name in ("permutation_p", "refitted_permutation_p", "leak_alarm")
@@ -164,11 +169,19 @@ def _contenders(spec, tree, arrays, order) -> list[Contender]:
                 refitted_p=_number(scalars["refitted_permutation_p"]),
                 dealt=arrays.get(f"{source}|permuted_auroc", np.zeros(0)),
                 leaks=scalars["leak_alarm"] == 1,
-                note="; ".join(notes),
                 **{field: arrays[f"{source}|{field}"][:, order] for field in _FIELDS},
+                maps=_maps(source, arrays),
+                told_apart=_number(tree["scalars"].get(f"{source}|maps_told_apart")),
             )
         )
     return contenders
+
+
+def _maps(source: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if f"{source}|map_with" not in arrays:
+        return {}
+    axes = {name: arrays[f"map|{name}"] for name in ("time_s", "frequency_hz", "leads")}
+    return {side: arrays[f"{source}|map_{side}"] for side in ("with", "without")} | axes
 
 
 def _interval(row: Mapping[str, Any]) -> Interval:
@@ -200,4 +213,5 @@ def _run(workdir: str, tree: Mapping[str, Any]) -> Run:
         tree["scalars"],
         tree.get("config", {}),
         str(tree.get("cohort", "")),
+        str(tree.get("version", "unknown")),
     )

@@ -1,7 +1,7 @@
 """Tables of a cross-validation: how contenders rank and calibrate, how they decide, what separates them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,10 +12,14 @@ from ecgjax.reports.tables import Cell, Line, Table, cell, number, signed
 RANKING = {
     "auroc": "AUROC, pooled",
     "auroc_fold_mean": "AUROC, mean of folds",
-    "auprc": "AUPRC",
+    "auprc": "AUPRC, pooled",
+    "auprc_fold_mean": "AUPRC, mean of folds",
+}
+CALIBRATION = {
     "brier": "Brier",
-    "calibration_slope": "calibration slope",
-    "calibration_intercept": "calibration intercept",
+    "calibration_slope": "slope",
+    "calibration_intercept": "intercept beside it",
+    "calibration_in_the_large": "intercept at slope 1",
 }
 RATES = {
     "accuracy": "accuracy",
@@ -27,8 +31,8 @@ RATES = {
 
 
 def ranking_table(found: CrossValidated) -> Table:
-    """How well the scores rank patients, and how far probabilities can be trusted."""
-    header = ("contender", *RANKING.values(), "permutation p", "patients", "run")
+    """How well the scores rank patients."""
+    header = ("contender", *RANKING.values(), "permutation p", "patients")
     lines = []
     for contender in found.contenders:
         values = [cell(contender.metric(metric)) for metric in RANKING]
@@ -40,7 +44,6 @@ def ranking_table(found: CrossValidated) -> Table:
                     *values,
                     Cell(p_value(contender.permutation_p)),
                     Cell(str(n) if n else "–"),
-                    Cell(contender.workdir),
                 )
             )
         )
@@ -50,19 +53,41 @@ def ranking_table(found: CrossValidated) -> Table:
         f"up to {len(found.fold)} repeats of {_folds(found)}-fold cross-validation; below each value its 95 % interval "
         "over draws of patients, each with the predictions of one repeat: what other patients and another dealing of "
         "the folds would change.",
-        f"Without any knowledge AUROC is .50, AUPRC {prevalence:.2f}, Brier {prevalence * (1 - prevalence):.2f}. "
-        "Permutation p: of a pooled AUROC above .50.",
-        *_left_out(found.contenders),
+        f"Without any knowledge AUROC is .50 and AUPRC {number(prevalence)}. Permutation p: of a pooled AUROC above "
+        ".50, labels being dealt anew to the scores as they are; where everything was fitted again for each dealing, "
+        "see the leakage alarm.",
+        *_left_out(found),
     )
-    return Table("Ranking and calibration", header, tuple(lines), notes)
+    return Table("Ranking", header, tuple(lines), notes)
+
+
+def calibration_table(found: CrossValidated) -> Table | None:
+    """How far probabilities can be trusted; None where nobody gives any."""
+    lines = [
+        Line((Cell(contender.name), *(cell(contender.metric(metric)) for metric in CALIBRATION)))
+        for contender in found.contenders
+        if not math.isnan(contender.metric("brier").value)
+    ]
+    if not lines:
+        return None
+    prevalence = found.truth.mean()
+    notes = (
+        "Of whoever gives probabilities; a guideline's yes is none. Without any knowledge Brier is "
+        f"{number(prevalence * (1 - prevalence))}. Slope and the intercept beside it are of the logistic regression of "
+        "the outcome on the logit, 1 and 0 where calibrated; the intercept at slope 1 (calibration in the large) is "
+        "below 0 where probabilities are too high on average.",
+    )
+    return Table("Calibration", ("contender", *CALIBRATION.values()), tuple(lines), notes)
 
 
 def decision_table(found: CrossValidated, how: str) -> Table | None:
     """Rates of decisions, `how` being "youden" (with the rules' own) or "0.5"; None where nobody decided so."""
     suffixes = ("youden", "rule") if how == "youden" else (how,)
-    lines = []
+    lines, undecided = [], []
     for contender in found.contenders:
         used = next((s for s in suffixes if f"accuracy@{s}" in contender.metrics), None)
+        if used is None and how == "youden":
+            undecided.append(contender.name)
         if used is not None:
             values = [cell(contender.metric(f"{rate}@{used}")) for rate in RATES]
             lines.append(Line((Cell(contender.name), Cell(_how(contender, used)), *values)))
@@ -73,7 +98,25 @@ def decision_table(found: CrossValidated, how: str) -> Table | None:
         "0.5": "Decisions at probability 0.5",
     }[how]
     header = ("contender", "yes from", *RATES.values())
-    return Table(title, header, tuple(lines))
+    notes = (
+        f"Not in every fold a threshold, or evaluable in nobody: {', '.join(undecided)}. A threshold needs two values "
+        "of the measure, and both outcomes, among the training patients.",
+    )
+    return Table(title, header, tuple(lines), notes if undecided else ())
+
+
+def four_ways_table(contender: Contender) -> Table | None:
+    """One contender's rates at either threshold, pooled and as the mean of folds; None where it decides nothing."""
+    lines = []
+    for how, threshold in (("youden", "training folds' threshold"), ("0.5", "probability 0.5")):
+        for suffix, pooling in (("", "pooled"), ("_fold_mean", "mean of folds")):
+            values = [contender.metric(f"{rate}{suffix}@{how}") for rate in RATES]
+            if not math.isnan(values[0].value):
+                lines.append(Line((Cell(f"{threshold}, {pooling}"), *map(cell, values))))
+    if not lines:
+        return None
+    note = "The same predictions throughout: what remains between the lines is how numbers were made of them."
+    return Table(f"{contender.name}, four ways", ("", *RATES.values()), tuple(lines), (note,))
 
 
 def difference_table(judgement: Judgement) -> Table:
@@ -125,7 +168,8 @@ def dealt_table(contenders: Sequence[Contender]) -> Table | None:
     header = ("contender", "permutations", "mean AUROC", "alarm", "permutation p, refitted")
     notes = (
         "Everything is fitted again under each permutation. The alarm is raised where the mean is above .50 by more "
-        "than four standard errors; p is how often a permutation reached the AUROC of the true labels.",
+        "than four standard errors; p is how often a permutation reached the AUROC of the true labels, and rather too "
+        "large, since a permutation has one repeat where the true labels have the mean of all.",
     )
     return Table("Labels dealt anew", header, tuple(lines), notes)
 
@@ -159,5 +203,11 @@ def _folds(found: CrossValidated) -> int:
     return len(set(found.fold[0].tolist())) if len(found.fold) else 0
 
 
-def _left_out(contenders: Sequence[Contender]) -> list[str]:
-    return [f"{contender.name}: {contender.note}." for contender in contenders if contender.note]
+def _left_out(found: CrossValidated) -> list[str]:
+    """Who could not evaluate how many patients, most first."""
+    missing: Mapping[str, int] = {
+        contender.name: int(np.isnan(contender.score).any(axis=0).sum()) for contender in found.contenders
+    }
+    said = [f"{name} {count}" for name, count in sorted(missing.items(), key=lambda one: -one[1]) if count]
+    whole = f"Patients not evaluable, of {len(found.truth)}, left out and never taken for a no: {', '.join(said)}."
+    return [whole] if said else []

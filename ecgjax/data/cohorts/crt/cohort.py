@@ -83,6 +83,7 @@ class CrtCohort:
             "deaths": deaths,
             "on_disagreement": on_disagreement,
             "disagreements": len(differing),
+            "taken_as_given": int(np.sum(np.isnan(derived) & ~np.isnan(known))),
             **_counts(self._table, known),
         }
         self.settings["notes"] = self.notes = _notes(self.settings)
@@ -194,9 +195,11 @@ def _notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """What the counts say, in sentences."""
     counts = {name: value for name, value in settings["missing"].items() if value}
     patients = settings["patients"]
+    as_given = settings["taken_as_given"] if settings["response"] != "given" else 0
     return (
         f"{patients} patients with {settings['recordings']} recordings, before any is rejected: "
         f"{settings['responders']} responders by {settings['response']!r}, {settings['without_response']} without a "
         f"response; {settings['died']} died before follow-up (deaths: {settings['deaths']})",
         f"missing of {patients} patients: " + (", ".join(f"{k} {v}" for k, v in counts.items()) or "nothing"),
+        *([f"{as_given} responses are the table's own, whose definition is not known"] if as_given else []),
     )
