@@ -242,6 +242,11 @@ def test_a_patient_in_two_splits_is_refused(tmp_path):
         ),
         (without(crt_files.patients(), "response"), {"response": "given"}, r"column 'response' is missing"),
         (
+            without(crt_files.patients(), "response"),
+            {"response": "clinical"},
+            r"columns \['hf_admission'\] are missing, which response 'clinical' is derived from",
+        ),
+        (
             [{**row, "etiology": "non"} for row in without(crt_files.patients(), "aetiology")],
             {},
             r"column 'etiology' is unknown; did you mean 'aetiology'\?",

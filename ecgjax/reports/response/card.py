@@ -19,8 +19,8 @@ OUTCOMES = {
     "lvesv15": "left ventricular end-systolic volume fell by at least 15 % at follow-up",
     "super": "left ventricular ejection fraction rose by at least 15 points at follow-up",
     "clinical": (
-        "alive, left ventricular ejection fraction risen by more than 5 points at follow-up and, where the table "
-        "says so, no admission for heart failure"
+        "alive, left ventricular ejection fraction risen by more than 5 points at follow-up, and no admission for "
+        "heart failure until then"
     ),
     "given": "as the table gives it; its definition is not known to the program",
 }

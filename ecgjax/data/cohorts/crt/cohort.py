@@ -163,7 +163,7 @@ def _responses(
 
 
 def _disagreement(table: Table, i: int, given: np.ndarray, derived: np.ndarray, definition: str) -> str:
-    columns = (*NEEDS.get(definition, ()), "hf_admission", "died_before_followup")
+    columns = (*NEEDS.get(definition, ()), "died_before_followup")
     values = ", ".join(f"{name} {table.values[name][i]:g}" for name in columns if name in table.values)
     return (
         f"line {table.lines[i]}: response is {given[i]:g}, but {derived[i]:g} by {definition!r} from {values}; correct "
