@@ -133,9 +133,10 @@ def _participants(described: Described | None) -> tuple[str, ...]:
         )
     settings = described.settings
     if "recordings" in settings:
+        died = "an unknown number" if settings["died"] is None else settings["died"]
         lines.append(
             f"{settings['patients']} patients with {settings['recordings']} recordings in the table; "
-            f"{settings['died']} died before follow-up, and {settings['disagreements']} had a given response that "
+            f"{died} died before follow-up, and {settings['disagreements']} had a given response that "
             f"disagreed with their measurements (settled by: {settings['on_disagreement']})."
         )
     rejects = ", ".join(f"{kind} {count}" for kind, count in sorted(described.rejects.items())) or "none"
