@@ -126,6 +126,18 @@ def test_a_wrong_value_is_said_by_the_dry_run(config, tmp_path, path, value, mes
     dry(config, tmp_path, message)
 
 
+def test_beats_of_another_lead_than_is_stored_are_refused_before_any_is_read(tmp_path):
+    config = prepare.get_config("mitbih")
+    config.cohort.update({"directory": str(tmp_path), "lead": "V1", "validation": ()})
+    with pytest.raises(
+        ValueError, match=r"config\.cohort\.lead is 'V1', but config\.ecg\.leads is \['MLII'\]"
+    ):
+        prepare_job.prepare(config, epath.Path(tmp_path / "data"))
+    config.ecg.leads = ("V1",)
+    with pytest.raises(ValueError, match="holds none of the 43 records with lead V1"):  # The next complaint.
+        prepare_job.prepare(config, epath.Path(tmp_path / "data"))
+
+
 def test_data_without_an_image_or_beats_are_refused(config, tiny_data, tmp_path):
     config.data.directory, config.data.crop = str(tiny_data), 1000
     with config.ignore_type(), config.unlocked():
