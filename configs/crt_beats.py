@@ -20,8 +20,8 @@ jitter, and bands of the image masked; the times between beats read out beside t
 beat is an early one that looks normal. Of ullah4 the four convolutions are on record (Remote Sensing 12:1685), of the
 leaky split its classes (doi 10.1007/s00530-020-00713-1).
 
-The best checkpoint is the one of the highest macro-F1 over all validation records: with nine of ten beats normal, loss
-and accuracy mostly say how normal ones fare.
+The best checkpoint is the one of the highest macro-F1 over all validation records, but for the last beats, which fill
+no batch: with nine of ten beats normal, loss and accuracy mostly say how normal ones fare.
 """
 
 from ml_collections import ConfigDict
