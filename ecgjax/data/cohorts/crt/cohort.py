@@ -35,8 +35,8 @@ class UnusableError(RejectedError):
 class CrtCohort:
     """A CSV `table` of patients and 12-lead WFDB records under `directory`, by default beside the table.
 
-    Columns (`columns.KNOWN`): patient_id and record on every line, and `response` or the pair of
-    lvef or lvesv columns that its definition needs; the rest may be missing or blank. A patient may have several
+    Columns (`columns.KNOWN`): patient_id and record on every line, and `response` or the columns that its definition
+    needs (`response.NEEDS`); the rest may be missing or blank. A patient may have several
     lines, one a recording, that agree in all else. Without a `split` column all patients are "train", which
     cross-validation then divides.
 
