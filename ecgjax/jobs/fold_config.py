@@ -90,6 +90,8 @@ def completed(config: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
             f"config.objective.encoder.name is {kind!r}, but {workdir} holds a {theirs['name']} of "
             f"{'beats' if beats else 'whole recordings'}; choose the recipe for its kind of encoder."
         )
+    if config["mode"] in FROZEN:
+        _check_trained(own)
     encoder = {**own, "encoder": {**theirs, **own.get("encoder", {})}} if beats else {**theirs, **own}
     mode = MODES[config["mode"]]
     objective |= {"encoder": encoder, "mode": mode, "task": "classification", "targets": [config["response"]]}
@@ -110,6 +112,17 @@ def completed(config: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
     if config["mode"] in FRESH:
         rooted = {**rooted, "workdir": "", "also": []}
     return {**config, "objective": objective, "data": data, "init_from": rooted}
+
+
+def _check_trained(encoder: Mapping[str, Any]) -> None:
+    """Raises where beats or leads are pooled by weights that a mode which trains nothing would leave as drawn."""
+    for field, instead in (("pool", "median"), ("join", "concatenate")):
+        if encoder.get("name") == "leadwise" and encoder.get(field) == "attention":
+            raise ValueError(
+                f"config.objective.encoder.{field} is 'attention', whose weights no run on single beats has and the "
+                f"modes {' and '.join(FROZEN)} do not train; choose {instead!r}, or mode 'partial', 'full' or "
+                f"'scratch'."
+            )
 
 
 def _encoder(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:

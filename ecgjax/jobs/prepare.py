@@ -97,6 +97,7 @@ def prepare(
     """
     configs.check_sections(config, SECTIONS)
     config = configs.plain(config)
+    _check_lead(config)
     cohort = configs.build(COHORTS, config["cohort"], "config.cohort")
     for note in getattr(cohort, "notes", ()):
         runtime.say(f"{cohort.name}: {note}.")
@@ -144,6 +145,18 @@ def prepare(
     if config["attainable"]:
         _attainable(cohort, config["attainable"], directory)
     return manifest
+
+
+def _check_lead(config: Mapping[str, Any]) -> None:
+    """Raises where a cohort of beats reads another lead than its examples shall hold: all would be rejected."""
+    if "lead" not in config["cohort"] or config["ecg"] is None:
+        return
+    lead, leads = config["cohort"]["lead"], list(config["ecg"]["leads"])
+    if leads != [lead]:
+        raise ValueError(
+            f"config.cohort.lead is {lead!r}, but config.ecg.leads is {leads}; a beat is of one lead: set both to it, "
+            f"such as --config.ecg.leads=\"('{lead}',)\"."
+        )
 
 
 def _attainable(cohort, settings: Mapping[str, Any], directory: epath.Path) -> None:

@@ -175,7 +175,8 @@ def check_spec(trained: InputSpec, found: InputSpec, modalities: tuple[str, ...]
     if lines:
         raise ValueError(
             f"{directory} was conditioned otherwise than what the checkpoint was trained on; checkpoint against "
-            f"data: {'; '.join(lines)}. Prepare the data with the checkpoint's InputSpec."
+            f"data: {'; '.join(lines)}. Prepare the data with the checkpoint's InputSpec; "
+            f"`ecgjax prepare --like` takes that of the ECG."
         )
 
 

@@ -166,6 +166,26 @@ def test_responses_given_and_derived_that_differ_are_listed_or_one_is_taken(tmp_
     assert derived.settings["disagreements"] == 2
 
 
+def test_what_is_doubtful_is_kept_and_named_by_line(tmp_path):
+    rows = changed(changed(crt_files.patients(), 3, lbbb=1, qrs_ms=118), 5, followup_months=1)
+    rows = changed(changed(rows, 4, lbbb=0, qrs_ms=90), 6, lbbb=1, qrs_ms="")
+    notes = cohort_of(tmp_path, rows).notes
+    assert notes[2:] == (
+        "lines 3: lbbb is 1 with qrs_ms below 120, which no definition of it allows; look at them",
+        "lines 5: followup_months is outside 3 to 12, where definitions of response mean about 6; look at them",
+    )
+    assert len(cohort_of(tmp_path, crt_files.patients()).notes) == 2
+
+
+def test_deaths_that_nobody_recorded_are_not_said_to_be_none(tmp_path):
+    assert (
+        "0 died before follow-up (deaths: nonresponder)" in cohort_of(tmp_path, crt_files.patients()).notes[0]
+    )
+    unknown = cohort_of(tmp_path, without(crt_files.patients(), "died_before_followup"))
+    assert unknown.notes[0].endswith("who died before follow-up is not recorded")
+    assert unknown.settings["died"] is None
+
+
 def test_a_patients_recordings_share_its_values(tmp_path):
     rows = crt_files.patients()
     again = {**rows[1], "record": "ecg/later", "age": ""}
@@ -245,6 +265,11 @@ def test_a_patient_in_two_splits_is_refused(tmp_path):
             r"columns \['lvesv_post'\] are missing, which response 'lvesv15' is derived from",
         ),
         (without(crt_files.patients(), "response"), {"response": "given"}, r"column 'response' is missing"),
+        (
+            without(crt_files.patients(), "response"),
+            {"response": "clinical"},
+            r"columns \['hf_admission'\] are missing, which response 'clinical' is derived from",
+        ),
         (
             [{**row, "etiology": "non"} for row in without(crt_files.patients(), "aetiology")],
             {},

@@ -66,13 +66,8 @@ def test_super_response_is_15_points_or_more(post, want):
     ],
 )
 def test_clinical_response_needs_the_rise_and_no_admission(post, admitted, want):
-    got = response.clinical(column(30), column(post), hf_admission=column(admitted))
+    got = response.clinical(column(30), column(post), column(admitted))
     np.testing.assert_array_equal(got, column(want))
-
-
-def test_without_a_column_of_admissions_the_rise_decides():
-    got = response.clinical(column(30, 30, 30), column(36, 35, NAN), hf_admission=None)
-    np.testing.assert_array_equal(got, column(1, 0, NAN))
 
 
 @pytest.mark.parametrize(("deaths", "want"), [("nonresponder", 0), ("excluded", NAN)])
@@ -83,6 +78,7 @@ def test_deaths_are_counted_as_the_flag_says(deaths, want, definition):
         "lvesv_post": column(100, NAN, 100),
         "lvef_pre": column(30, 30, 30),
         "lvef_post": column(50, NAN, 50),
+        "hf_admission": column(0, 0, 0),
         "died_before_followup": column(0, 1, NAN),
     }
     got = response.derive(table, definition=definition, strict=None, deaths=deaths)

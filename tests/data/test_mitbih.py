@@ -344,6 +344,24 @@ def test_real_beats_are_those_of_the_literature(counts):
     assert {record for record in counts if counts[record]["R"]} <= {"118", "124", "207", "212", "231", "232"}
 
 
+LEADS = {
+    # Where they are not MLII and V1, in the order of the file.
+    **dict.fromkeys(("100", "123"), ("MLII", "V5")),
+    **dict.fromkeys(("103", "117"), ("MLII", "V2")),
+    **{"124": ("MLII", "V4"), "114": ("V5", "MLII"), "102": ("V5", "V2"), "104": ("V5", "V2")},
+}
+
+
+def test_real_records_are_half_an_hour_of_the_leads_of_the_literature_and_sum_to_their_checksums(real):
+    for path in sorted(real.glob("*.hea")):
+        header, recording = wfdb.read_header(path), wfdb.read(path)
+        assert recording.leads == LEADS.get(path.stem, ("MLII", "V1"))
+        assert (recording.signal_mv.shape, recording.rate_hz) == ((2, 650_000), 360.0)
+        counts = np.rint(recording.signal_mv * 200 + 1024).astype(np.int64)  # 200 a mV about 1024.
+        sums = [(int(row.sum()) + 32768) % 65536 - 32768 for row in counts]
+        assert sums == [signal.checksum for signal in header.signals]
+
+
 def test_real_splits_share_nobody_and_lose_no_beat(real, counts):
     got = MitbihCohort(str(real))
     items = got.items()

@@ -1,5 +1,6 @@
 """Beats from nothing to a table of classes, through the jobs, and what is refused on the way."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -8,11 +9,13 @@ from etils import epath
 
 import ecgjax.__main__ as program
 from configs import crt_beats, crt_response, prepare
+from ecgjax.core import config as configs
 from ecgjax.core.files import read_json
 from ecgjax.data.manifest import read_manifest
 from ecgjax.evaluators.base import Results
 from ecgjax.jobs import crossvalidate as crossvalidate_job
 from ecgjax.jobs import evaluate as evaluate_job
+from ecgjax.jobs import fold_config
 from ecgjax.jobs import prepare as prepare_job
 from ecgjax.jobs import train as train_job
 from ecgjax.train import checkpoint
@@ -127,6 +130,18 @@ def test_a_wrong_value_is_said_by_the_dry_run(config, tmp_path, path, value, mes
     dry(config, tmp_path, message)
 
 
+def test_beats_of_another_lead_than_is_stored_are_refused_before_any_is_read(tmp_path):
+    config = prepare.get_config("mitbih")
+    config.cohort.update({"directory": str(tmp_path), "lead": "V1", "validation": ()})
+    with pytest.raises(
+        ValueError, match=r"config\.cohort\.lead is 'V1', but config\.ecg\.leads is \['MLII'\]"
+    ):
+        prepare_job.prepare(config, epath.Path(tmp_path / "data"))
+    config.ecg.leads = ("V1",)
+    with pytest.raises(ValueError, match="holds none of the 43 records with lead V1"):  # The next complaint.
+        prepare_job.prepare(config, epath.Path(tmp_path / "data"))
+
+
 def test_data_without_an_image_or_beats_are_refused(config, tiny_data, tmp_path):
     config.data.directory, config.data.crop = str(tiny_data), 1000
     with config.ignore_type(), config.unlocked():
@@ -150,16 +165,83 @@ def test_a_checkpoint_with_another_image_is_no_start(beats, trained, tmp_path):
     config.init_from.update({"workdir": str(trained), "rules": ((r"^ecg/encoder/", "ecg/encoder/"),)})
     with pytest.raises(ValueError, match=r"trained on other ECG input: ecg\.image\.win: 16 against 32"):
         train_job.train(config, epath.Path(tmp_path / "run"), dry_run=True)
-    with pytest.raises(ValueError, match=r"conditioned otherwise.*ecg\.image"):
+    with pytest.raises(ValueError, match=r"conditioned otherwise.*ecg\.image.*--like"):
         evaluate_job.evaluate(trained, 4, data=str(other))
 
 
+@pytest.fixture(scope="module")
+def patients(trained, tmp_path_factory):
+    """Patients prepared for the encoder of the run on beats."""
+    config = prepare.get_config("tiny_synthetic_crt")
+    directory = epath.Path(tmp_path_factory.mktemp("patients") / "data")
+    prepare_job.prepare(config, directory, like_run=str(trained))
+    return directory
+
+
+def judged(mode, data, trained):
+    config = crt_response.get_config(mode)
+    config.data.update({"directory": str(data), "batch_size": 8})
+    few = {"repeats": 1, "folds": 2, "inner": 3, "draws": 20, "permutations": 20, "label_permutations": 2}
+    config.crossvalidation.update({**few, "curve": (), "curve_of": ()})
+    config.steps, config.optimizer.schedule.warmup_steps = 2, 1
+    config.init_from.workdir = str(trained)
+    return config
+
+
+def scores(mode, data, trained, workdir):
+    """Of every patient, and the leaves that came from the run on beats."""
+    assert crossvalidate_job.crossvalidate(judged(mode, data, trained), epath.Path(workdir)) == 0
+    origin = epath.Path(workdir) / "init_from.txt"
+    copied = (
+        [line for line in origin.read_text().splitlines() if line.startswith("ecg/")]
+        if origin.exists()
+        else []
+    )
+    found = Results.read(workdir, "crossvalidation", 0).arrays[f"{mode}|score"]
+    assert np.isfinite(found).all()
+    return found, copied
+
+
+ENCODER_LEAVES = {
+    f"ecg/encoder/shared/blocks/0/{leaf}" for leaf in ("conv/kernel", "norm/scale", "norm/bias")
+}
+
+
+def test_a_run_on_beats_is_carried_over_to_the_leads_of_patients(trained, patients, tmp_path):
+    probe, copied = scores("probe", patients, trained, tmp_path / "probe")
+    assert set(copied) == ENCODER_LEAVES
+    random, copied = scores("random", patients, trained, tmp_path / "random")
+    assert not copied
+    assert probe.shape == random.shape == (1, 24)
+    assert (probe != random).any()
+
+
 @pytest.mark.slow
-def test_its_encoder_shows_where_in_the_leads_of_patients_it_sees_the_response(trained, tmp_path):
-    data = epath.Path(tmp_path / "data")
-    prepare_job.prepare(prepare.get_config("tiny_synthetic_crt"), data, like_run=str(trained))
+def test_modes_that_train_start_from_the_run_but_for_scratch(trained, patients, tmp_path):
+    found = {}
+    for mode in ("partial", "full", "scratch"):
+        found[mode], copied = scores(mode, patients, trained, tmp_path / mode)
+        assert set(copied) == (set() if mode == "scratch" else ENCODER_LEAVES), mode
+    assert (found["full"] != found["scratch"]).any()
+
+
+def test_patients_with_another_image_are_refused_in_every_mode(beats, trained, patients, tmp_path):
+    manifest = read_manifest(patients)
+    ecg = dataclasses.replace(
+        manifest.input_spec.ecg, image=dataclasses.replace(manifest.input_spec.ecg.image, hop=8)
+    )
+    other = dataclasses.replace(manifest, input_spec=dataclasses.replace(manifest.input_spec, ecg=ecg))
+    for mode in ("probe", "random", "partial", "full", "scratch"):
+        with pytest.raises(
+            ValueError, match=r"single leads of other .*ecg\.image\.hop: 8 against 16.*--like"
+        ):
+            fold_config.completed(configs.plain(judged(mode, patients, trained)), other.input_spec)
+
+
+@pytest.mark.slow
+def test_its_encoder_shows_where_in_the_leads_of_patients_it_sees_the_response(trained, patients, tmp_path):
     config = crt_response.get_config("probe")
-    config.data.directory, config.init_from.workdir = str(data), str(trained)
+    config.data.directory, config.init_from.workdir = str(patients), str(trained)
     few = {"repeats": 2, "folds": 2, "inner": 2, "draws": 50, "permutations": 50, "label_permutations": 2}
     config.crossvalidation.update({**few, "curve": ()})
     assert crossvalidate_job.crossvalidate(config, epath.Path(tmp_path / "run")) == 0

@@ -37,10 +37,10 @@ def completed(monkeypatch):
     monkeypatch.setattr(checkpoint, "choose_step", lambda workdir, step: 7)
     monkeypatch.setattr(checkpoint, "read_meta", lambda workdir, step: meta)
 
-    def complete(recipe, **encoder):
+    def complete(recipe, *, leadwise=None, **encoder):
         config = configs.plain(crt_response.get_config(recipe))
         config["data"]["directory"], config["init_from"]["workdir"] = "/data", "/run"
-        config["objective"]["encoder"]["encoder"] = encoder
+        config["objective"]["encoder"] |= {"encoder": encoder, **(leadwise or {})}
         fold_config.check(config)
         return fold_config.completed(config, InputSpec(COHORT))
 
@@ -78,3 +78,21 @@ def test_a_run_on_beats_is_no_start_for_a_recipe_of_whole_recordings(completed):
         ValueError, match=r"encoder\.name is 'vit', but /run holds a stft_cnn of beats; choose the recipe"
     ):
         completed("vit_full")
+
+
+@pytest.mark.parametrize("field", ["pool", "join"])
+def test_attention_over_beats_or_leads_is_for_modes_that_train_it(completed, field):
+    attention = {field: "attention"}
+    for mode in ("probe", "random"):
+        with pytest.raises(
+            ValueError, match=rf"encoder\.{field} is 'attention'.*probe and random do not train"
+        ):
+            completed(mode, leadwise=attention)
+    for mode in ("partial", "full", "scratch"):
+        config = completed(mode, leadwise=attention)
+        parts = {"spec": InputSpec(COHORT), "crop": config["data"]["crop"], "labels": LABELS}
+        objective = setup.make_objective(config["objective"], **parts)
+        names = trees.flatten(jax.eval_shape(objective.init, jax.random.key(0))[0])
+        weights = [name for name in names if "_attention/" in name]
+        assert len(weights) == 1
+        assert not any(re.search(path, weights[0]) for path in objective.frozen_paths)

@@ -162,6 +162,12 @@ def test_the_card_says_what_models_read_and_what_was_chosen(found):
     assert "w: encoder of fresh weights, ecgjax" in card
 
 
+def test_deaths_that_the_table_does_not_record_are_called_unknown(fake, found):
+    described = cohort.describe(fake[0] / "data")
+    unknown = dataclasses.replace(described, settings={**described.settings, "died": None})
+    assert "an unknown number died before follow-up" in make_card("t", found, None, unknown).markdown
+
+
 def test_a_difference_is_that_of_the_mean_aurocs_and_mcnemar_counts_patients(found):
     judgement = judge(
         found, "MIT-BIH, probe", against=[AREA, "guideline_esc_2021_strict"], required=[AREA], draws=50

@@ -18,8 +18,8 @@ OUTCOMES = {
     "lvesv15": "left ventricular end-systolic volume fell by at least 15 % at follow-up",
     "super": "left ventricular ejection fraction rose by at least 15 points at follow-up",
     "clinical": (
-        "alive, left ventricular ejection fraction risen by more than 5 points at follow-up and, where the table "
-        "says so, no admission for heart failure"
+        "alive, left ventricular ejection fraction risen by more than 5 points at follow-up, and no admission for "
+        "heart failure until then"
     ),
     "given": "as the table gives it; its definition is not known to the program",
 }
@@ -150,9 +150,10 @@ def _participants(described: Described | None) -> tuple[str, ...]:
         )
     settings = described.settings
     if "recordings" in settings:
+        died = "an unknown number" if settings["died"] is None else settings["died"]
         lines.append(
             f"{settings['patients']} patients with {settings['recordings']} recordings in the table; "
-            f"{settings['died']} died before follow-up, and {settings['disagreements']} had a given response that "
+            f"{died} died before follow-up, and {settings['disagreements']} had a given response that "
             f"disagreed with their measurements (settled by: {settings['on_disagreement']})."
         )
     rejects = ", ".join(f"{kind} {count}" for kind, count in sorted(described.rejects.items())) or "none"

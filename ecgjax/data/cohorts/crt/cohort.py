@@ -15,6 +15,10 @@ from ecgjax.formats import wfdb
 from ecgjax.formats.recording import LEADS, Recording
 from ecgjax.signals.quality import QualityError
 
+LBBB_LEAST_MS = 120
+FOLLOWUP_MONTHS = (3, 12)
+"""Beyond these the table is taken as it is, and the lines are named."""
+
 
 class UnusableError(RejectedError):
     """The recording cannot be used; `kind` is what the manifest counts."""
@@ -31,8 +35,8 @@ class UnusableError(RejectedError):
 class CrtCohort:
     """A CSV `table` of patients and 12-lead WFDB records under `directory`, by default beside the table.
 
-    Columns (`columns.KNOWN`): patient_id and record on every line, and `response` or the pair of
-    lvef or lvesv columns that its definition needs; the rest may be missing or blank. A patient may have several
+    Columns (`columns.KNOWN`): patient_id and record on every line, and `response` or the columns that its definition
+    needs (`response.NEEDS`); the rest may be missing or blank. A patient may have several
     lines, one a recording, that agree in all else. Without a `split` column all patients are "train", which
     cross-validation then divides.
 
@@ -86,7 +90,7 @@ class CrtCohort:
             "taken_as_given": int(np.sum(np.isnan(derived) & ~np.isnan(known))),
             **_counts(self._table, known),
         }
-        self.settings["notes"] = self.notes = _notes(self.settings)
+        self.settings["notes"] = self.notes = (*_notes(self.settings), *_doubts(self._table))
 
     def items(self) -> Sequence[Item]:
         """All recordings in the order of the table."""
@@ -164,7 +168,7 @@ def _responses(
 
 
 def _disagreement(table: Table, i: int, given: np.ndarray, derived: np.ndarray, definition: str) -> str:
-    columns = (*NEEDS.get(definition, ()), "hf_admission", "died_before_followup")
+    columns = (*NEEDS.get(definition, ()), "died_before_followup")
     values = ", ".join(f"{name} {table.values[name][i]:g}" for name in columns if name in table.values)
     return (
         f"line {table.lines[i]}: response is {given[i]:g}, but {derived[i]:g} by {definition!r} from {values}; correct "
@@ -180,13 +184,13 @@ def _counts(table: Table, response: Float64[np.ndarray, "n"]) -> dict[str, Any]:
         else len(table.patients)
         for target in CLINICAL
     }
-    died = table.values.get("died_before_followup", np.zeros(0))
+    died = table.values.get("died_before_followup")
     return {
         "patients": len(table.patients),
         "recordings": len(table.records),
         "responders": int(np.sum(response == 1)),
         "without_response": int(np.isnan(response).sum()),
-        "died": int(np.sum(died == 1)),
+        "died": None if died is None else int(np.sum(died == 1)),
         "missing": missing,
     }
 
@@ -194,12 +198,34 @@ def _counts(table: Table, response: Float64[np.ndarray, "n"]) -> dict[str, Any]:
 def _notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """What the counts say, in sentences."""
     counts = {name: value for name, value in settings["missing"].items() if value}
-    patients = settings["patients"]
     as_given = settings["taken_as_given"] if settings["response"] != "given" else 0
+    patients, died = settings["patients"], settings["died"]
+    deaths = (
+        "who died before follow-up is not recorded"
+        if died is None
+        else f"{died} died before follow-up (deaths: {settings['deaths']})"
+    )
     return (
         f"{patients} patients with {settings['recordings']} recordings, before any is rejected: "
         f"{settings['responders']} responders by {settings['response']!r}, {settings['without_response']} without a "
-        f"response; {settings['died']} died before follow-up (deaths: {settings['deaths']})",
+        f"response; {deaths}",
         f"missing of {patients} patients: " + (", ".join(f"{k} {v}" for k, v in counts.items()) or "nothing"),
         *([f"{as_given} responses are the table's own, whose definition is not known"] if as_given else []),
+    )
+
+
+def _doubts(table: Table) -> tuple[str, ...]:
+    """What a patient may have, but hardly has: kept, with the lines to look at."""
+    unknown = np.full(len(table.patients), np.nan)
+    lbbb, qrs_ms, months = (table.values.get(name, unknown) for name in ("lbbb", "qrs_ms", "followup_months"))
+    doubts = {
+        f"lbbb is 1 with qrs_ms below {LBBB_LEAST_MS}, which no definition of it allows": (lbbb == 1)
+        & (qrs_ms < LBBB_LEAST_MS),
+        f"followup_months is outside {FOLLOWUP_MONTHS[0]} to {FOLLOWUP_MONTHS[1]}, where definitions of response "
+        f"mean about 6": (months < FOLLOWUP_MONTHS[0]) | (months > FOLLOWUP_MONTHS[1]),
+    }
+    return tuple(
+        f"lines {', '.join(str(table.lines[i]) for i in np.flatnonzero(found))}: {what}; look at them"
+        for what, found in doubts.items()
+        if found.any()
     )

@@ -18,7 +18,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "lvesv15": ("lvesv_pre", "lvesv_post"),
     "lvef5": ("lvef_pre", "lvef_post"),
     "super": ("lvef_pre", "lvef_post"),
-    "clinical": ("lvef_pre", "lvef_post"),
+    "clinical": ("lvef_pre", "lvef_post", "hf_admission"),
 }
 """Columns without which a definition cannot be applied."""
 
@@ -44,14 +44,12 @@ def super_response(pre: Column, post: Column) -> Column:
     return lvef_rise(pre, post, points=15.0, strict=False)
 
 
-def clinical(pre: Column, post: Column, *, hf_admission: Column | None) -> Column:
+def clinical(pre: Column, post: Column, hf_admission: Column) -> Column:
     """LVEF rose by more than 5 points without an admission for heart failure (PMC7261585); deaths are `derive`'s.
 
-    Where one criterion is known to fail the other need not be known. None: the table has no such column.
+    Where one criterion is known to fail the other need not be known.
     """
     risen = lvef_rise(pre, post, points=5.0, strict=True)
-    if hf_admission is None:
-        return risen
     failed = (risen == 0) | (hf_admission == 1)
     return np.where(failed, 0.0, _known(risen == 1, risen, hf_admission))
 
@@ -70,15 +68,15 @@ def derive(
             "or more (Fernandes 2022), or True for more than 5 (Larsen 2024); the others name their inequality and "
             "take None."
         )
-    pre, post = (columns[name] for name in NEEDS[definition])
+    needed = [columns[name] for name in NEEDS[definition]]
     if definition == "lvesv15":
-        response = lvesv15(pre, post)
+        response = lvesv15(*needed)
     elif definition == "lvef5":
-        response = lvef_rise(pre, post, points=5.0, strict=strict)
+        response = lvef_rise(*needed, points=5.0, strict=strict)
     elif definition == "super":
-        response = super_response(pre, post)
+        response = super_response(*needed)
     else:
-        response = clinical(pre, post, hf_admission=columns.get("hf_admission"))
+        response = clinical(*needed)
     return after_deaths(response, columns.get("died_before_followup"), deaths=deaths)
 
 
