@@ -107,7 +107,7 @@ def train(
         if section["workdir"]:
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
-    agreement.check(agreement.items(config, workdir))
+    agreement.check(agreement.items(config, workdir, {"dry_run": dry_run}))
     data = Data.of(manifest, config["data"]["thin"])
     run = assemble(config, data)
     objective, mesh, abstract = run.objective, run.mesh, run.state

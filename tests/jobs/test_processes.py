@@ -102,7 +102,7 @@ def test_processes_that_disagree_are_refused_with_both_values(tiny_data, tmp_pat
     manifest = json.loads((tiny_data / "manifest.json").read_text())
     (other / "manifest.json").unlink()
     (other / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "f" * 64}))
-    differing = {1: [f"--config.data.directory={other}", "--config.optimizer.clip_norm=0.5"]}
+    differing = {1: [f"--config.data.directory={other}", "--config.optimizer.clip_norm=0.5", "--dry_run"]}
     command = arguments(tiny_data, tmp_path / "run")
     with Job(tmp_path / "job", *command, differing=differing) as job:
         ended = job.wait(timeout_s=120)
@@ -112,6 +112,7 @@ def test_processes_that_disagree_are_refused_with_both_values(tiny_data, tmp_pat
         assert "config.optimizer.clip_norm: 1.0 -> 0.5" in said
         assert f"config.data.directory: {tiny_data} -> {other}" in said
         assert f"data.fingerprint: {manifest['fingerprint']} -> {'f' * 64}" in said
+        assert "command.dry_run: False -> True" in said
         assert "Traceback" not in said
     assert not (tmp_path / "run" / "config.json").exists()
 
