@@ -16,9 +16,20 @@ from jax.experimental import multihost_utils
 
 from ecgjax.core import cluster, peers
 from ecgjax.core.cluster import Cluster
-from ecgjax.core.peers import BROKEN, Peers
+from ecgjax.core.peers import BROKEN, RESUME, Peers
 
-__all__ = ["BROKEN", "barrier", "define", "finish", "gather", "lead_first", "leave", "preempted", "start"]
+__all__ = [
+    "BROKEN",
+    "RESUME",
+    "barrier",
+    "define",
+    "finish",
+    "gather",
+    "lead_first",
+    "leave",
+    "preempted",
+    "start",
+]
 
 _peers: Peers | None = None
 

@@ -22,6 +22,9 @@ import jax
 BROKEN = 76
 """Exit code where this process is well but another is gone or stuck: the same command goes on."""
 
+RESUME = "the same command, on all processes, goes on from the last checkpoint."
+"""The way out of what no person needs to mend."""
+
 _PATIENCE_S = 3600
 """For a process that is there but does not come along, as one that reads its data from a slow disk."""
 
@@ -178,9 +181,7 @@ _SIGNS = ("gloo", "connection", "unavailable", "barrier", "coordination service"
 
 
 def _resume(line: str = "") -> str:
-    return (
-        f"The same command, on all processes, goes on from the last checkpoint.{f' ({line})' if line else ''}"
-    )
+    return f"{RESUME[0].upper()}{RESUME[1:]}{f' ({line})' if line else ''}"
 
 
 def _line(error: BaseException) -> str:
