@@ -4,9 +4,11 @@ In a program of one process everything here is free: no service, no thread, noth
 """
 
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from absl import flags
@@ -21,6 +23,7 @@ from ecgjax.core.peers import BROKEN, RESUME, Peers
 __all__ = [
     "BROKEN",
     "RESUME",
+    "agreed",
     "barrier",
     "define",
     "finish",
@@ -96,6 +99,11 @@ def name(number: int) -> str:
 def gather(name: str, value: str) -> list[str]:
     """What every process says under `name`, in their order; every process must call it, in the same order."""
     return [value] if _peers is None else _peers.gather(name, value)
+
+
+def agreed(name: str, value: Any) -> Any:
+    """What the lead says under `name`, a JSON value: where a file system may show each process another state."""
+    return json.loads(gather(name, json.dumps(value))[0])
 
 
 def barrier(name: str) -> None:

@@ -130,12 +130,13 @@ def train(
     fresh = not checkpoint.steps(workdir)
     sources = initial.open_sources(config, manifest.input_spec, abstract, mesh) if fresh else ()
     if dry_run:
+        workdirs.check_workdir(workdir, config, manifest)
         _describe(config, manifest.input_spec, abstract, mesh, watched=(best, stopping))
         return 0
 
     with distributed.lead_first("workdir"):
         workdirs.open_workdir(workdir, config, manifest)
-    if (workdir / "TRAINED").exists():
+    if distributed.agreed("trained", (workdir / "TRAINED").exists()):
         runtime.say(f"{workdir} is trained already.")
         return 0
     checkpoints = open_checkpoints()

@@ -59,20 +59,22 @@ def test_the_workdir_holds_what_evaluation_needs(trained):
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["0", "4", "8"]
 
 
-def test_resuming_with_another_config_lists_the_keys_that_differ(trained, make_masked_config):
+@pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "run"])
+def test_resuming_with_another_config_lists_the_keys_that_differ(trained, make_masked_config, dry_run):
     config = make_masked_config()
     config.seed, config.objective.mask_ratio = 1, 0.75
     message = r"belongs to another config:\n  config\.objective\.mask_ratio: 0\.5 -> 0\.75\n  config\.seed: 0 -> 1\n"
     with pytest.raises(ValueError, match=message):
-        train_job.train(config, trained)
+        train_job.train(config, trained, dry_run=dry_run)
 
 
 def test_rhythm_and_evaluators_may_change_on_resume(trained, make_masked_config, capsys):
     config = make_masked_config()
-    config.save_every, config.checkpoint.keep, config.data.cache = 2, 3, False
+    config.save_every, config.checkpoint.keep, config.data.cache, config.data.workers = 2, 3, False, 1
     assert train_job.train(config, trained) == 0
     said = capsys.readouterr().err
     assert "resuming with config.save_every: 4 -> 2" in said
+    assert "resuming with config.data.workers: 0 -> 1" in said
     assert "is trained already" in said
 
 
