@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import ml_collections
 from absl import flags
 from etils import epath
@@ -26,8 +27,8 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 import ecgjax
+from ecgjax.core import cluster, distributed, rng, runtime, trees
 from ecgjax.core import config as configs
-from ecgjax.core import distributed, rng, runtime, trees
 from ecgjax.core import mesh as meshes
 from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Objective, Summarising, Tree
@@ -80,6 +81,7 @@ def run(args: flags.FlagValues) -> int:
     own = None if args.dry_run else workdir / "compile_cache"
     runtime.start(compile_cache=args.compile_cache or own)
     distributed.start(args)
+    cluster.check_gpus(os.environ, backend=jax.default_backend(), wanted=jax.config.jax_platforms)
     return train(
         args.config, workdir, dry_run=args.dry_run, profile=args.profile, stall_minutes=args.stall_minutes
     )
