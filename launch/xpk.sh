@@ -56,7 +56,7 @@ case $verb in
     need TYPE "the TPU type, such as v5litepod-16"
     need CONFIG "the training config, such as configs/ecg_cmr.py:paper"
     workload "$NAME" "$TYPE" "$SLICES" python -m ecgjax train --distributed=gke --config="$CONFIG" \
-      --config.data.directory="${DATA:-}" --workdir="${WORKDIR:-}" "$@"
+      --config.data.directory="${DATA:-}" --workdir="${WORKDIR:-}" --config.mesh.slices="$SLICES" "$@"
     ;;
   evaluate)
     check

@@ -66,7 +66,7 @@ def test_training_has_a_pod_for_every_host_of_every_slice(manifest):
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     assert container["command"] == [
         *("python", "-m", "ecgjax", "train", "--distributed=gke", "--config=configs/ecg_cmr.py:paper"),
-        *("--config.data.directory=/data", "--workdir=gs://bucket/runs/mmcl", ODD),
+        *("--config.data.directory=/data", "--workdir=gs://bucket/runs/mmcl", "--config.mesh.slices=2", ODD),
     ]
 
 
@@ -209,7 +209,8 @@ def test_xpk_is_given_a_command_that_a_shell_reads_back(fakes):
             "--distributed=gke",
             "--config=configs/ecg_cmr.py:paper",
         ),
-        *("--config.data.directory=/data/a study", "--workdir=gs://bucket/runs/mmcl", ODD),
+        *("--config.data.directory=/data/a study", "--workdir=gs://bucket/runs/mmcl"),
+        *("--config.mesh.slices=2", ODD),
     ]
 
 
