@@ -155,7 +155,7 @@ def _initialize(found: Cluster, *, join_timeout_s: int, peer_timeout_s: int) -> 
             found.local_devices,
             cluster_detection_method=found.detection,
             initialization_timeout=join_timeout_s,
-            heartbeat_timeout_seconds=2 * peer_timeout_s,  # Ours speaks first, and says who.
+            heartbeat_timeout_seconds=peer_timeout_s + 15,  # Ours speaks first, and says who.
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise ValueError(
