@@ -204,6 +204,22 @@ def test_following_ends_at_the_marker_and_takes_every_checkpoint(trained):
     assert list(evaluate_job._steps(trained, evaluation(trained, follow=True))) == [0, 4, 8]
 
 
+def test_following_skips_a_checkpoint_that_training_removes_while_it_is_read(trained, monkeypatch, capsys):
+    seen, steps = [], checkpoint.steps
+
+    def evaluate(workdir, step, **_):
+        seen.append(step)
+        if step == 4:
+            monkeypatch.setattr(checkpoint, "steps", lambda workdir: [s for s in steps(workdir) if s != 4])
+            raise ValueError("checkpoint 4 cannot be read")
+        return 0
+
+    monkeypatch.setattr(evaluate_job, "evaluate", evaluate)
+    assert evaluate_job.run(evaluation(trained, follow=True)) == 0
+    assert seen == [0, 4, 8]
+    assert "step 4: training removed it while it was read; skipped." in capsys.readouterr().err
+
+
 def test_following_a_run_that_never_ends_gives_up(tmp_path):
     with pytest.raises(ValueError, match=r"no new checkpoint for 0 s and no TRAINED marker.*--timeout"):
         list(evaluate_job._steps(epath.Path(tmp_path), evaluation(tmp_path, follow=True, timeout=0)))
