@@ -67,7 +67,7 @@ def define() -> None:
     flags.DEFINE_float(
         "stall_minutes",
         STALL_MINUTES,
-        "A step that takes longer ends the process; compiling, validating and saving may take six times as long.",
+        "A step that takes longer ends the process; starting, compiling, validating, saving may take six times that.",
         lower_bound=0.01,
     )
 
@@ -96,6 +96,18 @@ def train(
     stall_minutes: float = STALL_MINUTES,
 ) -> int:
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
+    with Watchdog(stall_minutes, workdir) as watchdog:
+        return _train(config, workdir, dry_run=dry_run, profile=profile, watchdog=watchdog)
+
+
+def _train(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    *,
+    dry_run: bool,
+    profile: str | None,
+    watchdog: Watchdog,
+) -> int:
     configs.check_sections(config, setup.SECTIONS)
     config = configs.plain(config)
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
@@ -185,7 +197,7 @@ def train(
         name=workdir.name,
         gauge=measuring.gauge(run, abstract_batch(config, data, abstract)),
         profile=measuring.profile(traced, workdir, step=int(state.step)),
-        watchdog=Watchdog(stall_minutes, workdir),
+        watchdog=watchdog,
         stopping=stopping,
     )
     try:
@@ -204,6 +216,7 @@ def train(
     finally:
         batches.close()
         writer.close()
+    watchdog.at("the end", rare=True)
     stopped = stopping is not None and stopping.stopped
     if int(state.step) < rhythm.steps and not stopped:
         return INTERRUPTED

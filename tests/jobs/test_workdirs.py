@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 from absl import flags
 from etils import epath
 
+from ecgjax.core import mesh as meshes
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json, write_json
 from ecgjax.core.spec import InputSpec
@@ -15,6 +17,7 @@ from ecgjax.jobs import export as export_job
 from ecgjax.jobs import setup
 from ecgjax.jobs import train as train_job
 from ecgjax.train import checkpoint
+from ecgjax.train.checkpoint import Checkpoints
 
 
 def parsed(**values) -> flags.FlagValues:
@@ -110,13 +113,29 @@ def test_a_foreign_directory_is_no_workdir(make_masked_config, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_run_that_never_saved_may_change_its_config(make_masked_config, tmp_path):
+def test_a_run_that_never_saved_may_change_its_config_and_is_watched_to_its_end(
+    make_masked_config, tmp_path, monkeypatch
+):
+    watched = {}
+
+    def noting(owner, name):
+        function = getattr(owner, name)
+
+        def noted(*arguments):
+            watched[name] = any(thread.name == "watchdog" for thread in threading.enumerate())
+            return function(*arguments)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    noting(Checkpoints, "restore_latest")  # A process may wait for ever for another before the first step,
+    noting(meshes, "to_host")  # and after the last.
     workdir = epath.Path(tmp_path)
     write_json(workdir / "config.json", {"seed": 5})
     config = make_masked_config()
     config.steps, config.optimizer.schedule.warmup_steps = 1, 0
     assert train_job.train(config, workdir) == 0
     assert read_json(workdir / "config.json")["steps"] == 1
+    assert watched == {"restore_latest": True, "to_host": True}
 
 
 def test_a_run_that_stops_early_is_trained(trained, make_masked_config, tmp_path):
