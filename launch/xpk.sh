@@ -35,6 +35,7 @@ verb=${1:-}
 check() {
   local name
   for name in PROJECT ZONE CLUSTER NAME; do need "$name" "see the top of launch/xpk.sh"; done
+  label NAME
 }
 workload() { # NAME TYPE SLICES COMMAND...
   local name=$1 kind=$2 slices=$3 flags=()

@@ -154,6 +154,8 @@ def test_status_and_down_ask_for_both_jobs(fakes):
     ("variables", "message"),
     [
         ({"IMAGE": ""}, "gke.sh: set IMAGE: see the top of launch/gke.sh"),
+        ({"NAME": "My_Run"}, "gke.sh: NAME is 'My_Run'; give at most 35 small letters, digits and -"),
+        ({"NAME": "a" * 36}, f"gke.sh: NAME is '{'a' * 36}'; give at most 35"),
         ({"CONFIG": ""}, "gke.sh: set CONFIG: the training config"),
         ({"WORKDIR": "/runs"}, "gke.sh: WORKDIR is '/runs'; give gs://BUCKET/DIRECTORY"),
         ({"DATA": "gs://bucket"}, "gke.sh: DATA is 'gs://bucket'; give gs://BUCKET/DIRECTORY"),
