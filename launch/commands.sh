@@ -15,6 +15,12 @@ number() { # NAME: a variable that counts something
   exit 2
 }
 
+label() { # NAME: a variable that Kubernetes makes names of pods from, with what it appends
+  [[ ${!1} =~ ^[a-z]([-a-z0-9]{0,33}[a-z0-9])?$ ]] && return
+  echo "$(basename "$0"): $1 is '${!1}'; give at most 35 small letters, digits and -, from a letter to no -" >&2
+  exit 2
+}
+
 quoted() { # ARGUMENTS: one line that a shell reads back as the same arguments
   local line
   printf -v line '%q ' "$@"

@@ -118,6 +118,7 @@ read -ra kubectl <<<"$KUBECTL"
 case $verb in
   train | evaluate)
     need NAME "a name for the run"
+    label NAME
     submit "$verb" "$@"
     ;;
   status)

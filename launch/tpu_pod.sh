@@ -4,8 +4,9 @@
 #
 # Usage: VARIABLES bash launch/tpu_pod.sh [--dry] up | install | train | evaluate | status | down [flags of train]
 #   up        creates the slice and waits until it is there; a slice that is there is used
-#   install   copies the current commit and the data to every worker and installs ecgjax[tpu]; again after a new commit
-#   train     up, install, train to the end, across preemptions; Ctrl-C stops watching, not training: run it again
+#   install   copies the current commit and the data to every worker and installs ecgjax[tpu]
+#   train     up, install, train to the end, across preemptions; Ctrl-C stops watching, not training: run it again. What
+#             has ended is started again, with the commit that is current then
 #   evaluate  the same with `ecgjax evaluate --follow`, on a TPU named NAME-evaluate
 #   status    the state of both, and the last lines of their logs
 #   down      deletes both, with the copies of the data on their disks
@@ -39,6 +40,7 @@ if [ "${1:-}" = --dry ]; then
 fi
 verb=${1:-}
 [ $# -eq 0 ] || shift
+commit=$(git rev-parse HEAD)
 
 check() {
   need PROJECT "the Google Cloud project"
@@ -133,25 +135,25 @@ delete() { # NODE
   run tpu_run queued-resources delete "$1" --force
 }
 
-install() { # NODE
-  local commit archive
-  commit=$(git rev-parse HEAD)
+install() { # NODE: the commit that was current when this script began
+  local archive=${TMPDIR:-/tmp}/ecgjax-${commit:0:12}.tar.gz
   [ -z "$(git status --porcelain)" ] || say "changes that are not committed stay here: installing ${commit:0:12}"
-  archive=${TMPDIR:-/tmp}/ecgjax-${commit:0:12}.tar.gz
-  run git archive --format=tar.gz --output="$archive" HEAD
-  run tpu_run tpu-vm scp "$archive" "$1:ecgjax.tar.gz" --worker=all
-  on "$1" all "$(
-    cat <<REMOTE
+  run git archive --format=tar.gz --output="$archive" "$commit" &&
+    run tpu_run tpu-vm scp "$archive" "$1:ecgjax.tar.gz" --worker=all &&
+    on "$1" all "$(
+      cat <<REMOTE
 set -e
 command -v python3.11 >/dev/null || { sudo apt-get -qq update; sudo apt-get -qq install -y python3.11 python3.11-venv; }
 mkdir -p ecgjax data
+rm -f ecgjax/installed
 tar -xzf ecgjax.tar.gz -C ecgjax
 cd ecgjax
 . launch/install.sh
 ecgjax_install tpu
 gcloud storage rsync --recursive $(quoted "$DATA") ../data
 REMOTE
-  )"
+    )" &&
+    on "$1" all "echo $commit >ecgjax/installed" # Once all have it: half of a slice trains nothing.
 }
 
 # On a worker a run is a session of its own, which outlives the connection. Its files in ~/ecgjax carry a number made
@@ -175,24 +177,25 @@ REMOTE
 }
 
 look() { # NODE COMMAND...: fresh, running, busy, gone, or the exit code on worker 0; all workers end where one does
+  # fresh: not installed, or another commit, by which what is over has not run
   local node=$1 n said
   shift
   n=$(number_of "$@")
   said=$(on "$node" 0 "$(
     cat <<REMOTE
 cd ecgjax 2>/dev/null || { echo fresh; exit 0; }
-alive() { [ -f "\$1" ] && kill -0 "\$(cat "\$1")" 2>/dev/null; }
-if [ -f code-$n ]; then cat code-$n; elif alive pid-$n; then echo running; else
-  for other in pid-*; do ! alive "\$other" || { echo busy; exit 0; }; done
-  echo gone
-fi
+alive() { [ -f pid-\$1 ] && [ ! -f code-\$1 ] && kill -0 "\$(cat pid-\$1)" 2>/dev/null; }
+if alive $n; then echo running; exit 0; fi
+for other in pid-*; do ! alive "\${other#pid-}" || { echo busy; exit 0; }; done
+if [ "\$(cat installed 2>/dev/null)" != $commit ]; then echo fresh
+elif [ -f code-$n ]; then cat code-$n; else echo gone; fi
 REMOTE
   )") || said=unreachable
   printf '%s\n' "${said##*$'\n'}"
 }
 
 follow() { # NODE TYPE RUNTIME COMMAND...: until the command ends well, over however many slices
-  local node=$1 kind=$2 runtime=$3 found restarts=0
+  local node=$1 kind=$2 runtime=$3 found restarts=0 failed=0 started=no
   shift 3
   if [ "$dry" = yes ]; then
     up "$node" "$kind" "$runtime"
@@ -204,7 +207,7 @@ follow() { # NODE TYPE RUNTIME COMMAND...: until the command ends well, over how
     up "$node" "$kind" "$runtime"
     found=$(look "$node" "$@")
     case $found in
-      running) ;;
+      running) started=yes ;;
       unreachable) say "$node: worker 0 does not answer; looking again in $POLL s" ;;
       busy)
         say "$node: another command runs there; wait for it, or choose another NAME"
@@ -214,24 +217,38 @@ follow() { # NODE TYPE RUNTIME COMMAND...: until the command ends well, over how
         say "$node: done. It is still rented; to end that: tpu_pod.sh down"
         return
         ;;
-      fresh | gone | 75 | 76 | 143) # Not started here, or interrupted: the command goes on from the last checkpoint.
-        [ "$restarts" -le "$MAX_RESTARTS" ] || {
-          say "$node: restarted $MAX_RESTARTS times, which is MAX_RESTARTS; run this again to go on"
-          exit 1
-        }
-        restarts=$((restarts + 1))
-        say "$node: starting ($found)"
-        [ "$found" != fresh ] || install "$node"
-        start "$node" "$@"
-        ;;
+      fresh | gone | 75 | 76 | 143) begin "$@" ;; # Not started here, or interrupted: it goes on from the last checkpoint.
       *)
-        on "$node" 0 "tail -n 30 ecgjax/log-$(number_of "$@")" >&2
-        say "$node: ended with code $found, see above; it would do so again"
-        exit 1
+        on "$node" 0 "tail -n 30 ecgjax/log-$(number_of "$@")" >&2 || true
+        if [ "$started" = yes ]; then
+          say "$node: ended with code $found, see above; mend it and run this again"
+          exit 1
+        fi
+        say "$node: had ended with code $found, see above; asked for again"
+        begin "$@"
         ;;
     esac
     sleep "$POLL"
   done
+}
+
+begin() { # COMMAND...: a part of follow; a slice that goes away meanwhile is no error, and `up` will see it
+  [ "$restarts" -le "$MAX_RESTARTS" ] || {
+    say "$node: restarted $MAX_RESTARTS times, which is MAX_RESTARTS; run this again to go on"
+    exit 1
+  }
+  restarts=$((restarts + 1))
+  say "$node: starting ($found)"
+  if { [ "$found" != fresh ] || install "$node"; } && start "$node" "$@"; then
+    started=yes failed=0
+    return
+  fi
+  failed=$((failed + 1))
+  say "$node: could not install or start, see above"
+  [ "$failed" -lt 3 ] || {
+    say "$node: three times in a row; mend it and run this again"
+    exit 1
+  }
 }
 
 case $verb in
@@ -273,7 +290,7 @@ case $verb in
     done
     ;;
   *)
-    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

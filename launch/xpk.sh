@@ -35,6 +35,7 @@ verb=${1:-}
 check() {
   local name
   for name in PROJECT ZONE CLUSTER NAME; do need "$name" "see the top of launch/xpk.sh"; done
+  label NAME
 }
 workload() { # NAME TYPE SLICES COMMAND...
   local name=$1 kind=$2 slices=$3 flags=()
@@ -56,7 +57,7 @@ case $verb in
     need TYPE "the TPU type, such as v5litepod-16"
     need CONFIG "the training config, such as configs/ecg_cmr.py:paper"
     workload "$NAME" "$TYPE" "$SLICES" python -m ecgjax train --distributed=gke --config="$CONFIG" \
-      --config.data.directory="${DATA:-}" --workdir="${WORKDIR:-}" "$@"
+      --config.data.directory="${DATA:-}" --workdir="${WORKDIR:-}" --config.mesh.slices="$SLICES" "$@"
     ;;
   evaluate)
     check

@@ -104,6 +104,20 @@ def check_alone(verb: str, environment: Mapping[str, str]) -> None:
         )
 
 
+def check_gpus(environment: Mapping[str, str], *, backend: str, wanted: str | None) -> None:
+    """Raises where SLURM gave GPUs and jax, which says no word of it, would compute on the cores.
+
+    `backend` is what jax found, `wanted` the platforms that it was told to look for, as in JAX_PLATFORMS.
+    """
+    gpus = environment.get("SLURM_GPUS_ON_NODE", "")
+    if gpus.isdigit() and int(gpus) > 0 and backend == "cpu" and wanted != "cpu":
+        raise ValueError(
+            f"SLURM gave {gpus} GPU(s) of {environment.get('SLURMD_NODENAME', 'this node')}, but jax found none: look "
+            f"whether nvidia-smi sees them and ecgjax[gpu] is installed, leave the node out (sbatch --exclude), or set "
+            f"JAX_PLATFORMS=cpu to compute on the cores."
+        )
+
+
 def _from_flags(
     coordinator: str | None,
     processes: int | None,

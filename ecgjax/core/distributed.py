@@ -4,9 +4,11 @@ In a program of one process everything here is free: no service, no thread, noth
 """
 
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from absl import flags
@@ -16,9 +18,21 @@ from jax.experimental import multihost_utils
 
 from ecgjax.core import cluster, peers
 from ecgjax.core.cluster import Cluster
-from ecgjax.core.peers import BROKEN, Peers
+from ecgjax.core.peers import BROKEN, RESUME, Peers
 
-__all__ = ["BROKEN", "barrier", "define", "finish", "gather", "lead_first", "leave", "preempted", "start"]
+__all__ = [
+    "BROKEN",
+    "RESUME",
+    "agreed",
+    "barrier",
+    "define",
+    "finish",
+    "gather",
+    "lead_first",
+    "leave",
+    "preempted",
+    "start",
+]
 
 _peers: Peers | None = None
 
@@ -87,6 +101,11 @@ def gather(name: str, value: str) -> list[str]:
     return [value] if _peers is None else _peers.gather(name, value)
 
 
+def agreed(name: str, value: Any) -> Any:
+    """What the lead says under `name`, a JSON value: where a file system may show each process another state."""
+    return json.loads(gather(name, json.dumps(value))[0])
+
+
 def barrier(name: str) -> None:
     """Returns once every process is here."""
     gather(name, "")
@@ -136,7 +155,7 @@ def _initialize(found: Cluster, *, join_timeout_s: int, peer_timeout_s: int) -> 
             found.local_devices,
             cluster_detection_method=found.detection,
             initialization_timeout=join_timeout_s,
-            heartbeat_timeout_seconds=2 * peer_timeout_s,  # Ours speaks first, and says who.
+            heartbeat_timeout_seconds=peer_timeout_s + 15,  # Ours speaks first, and says who.
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise ValueError(

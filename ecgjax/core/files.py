@@ -51,10 +51,15 @@ def retried(
             if not may_pass(error):
                 raise
             if wait is None:
-                raise StorageError(f"{what}: {_way_out(error, path)}") from error
+                raise storage_error(what, error, path) from error
             complain(f"{what} failed ({first_line(error)}); trying again in {wait:g} s.")
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def storage_error(what: str, error: BaseException, path: epath.PathLike) -> StorageError:
+    """What a person needs to know of an error that no further try will mend."""
+    return StorageError(f"{what}: {_way_out(error, path)}")
 
 
 def complain(message: str) -> None:

@@ -88,8 +88,10 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     if batch_size < 1 or batch_size % count:
         below, above = batch_size // count * count, -(-batch_size // count) * count
         choices = f"{below} or {above}" if below > 0 else f"{max(above, count)}"
+        fit = max((n for n in range(1, count) if batch_size > 0 and batch_size % n == 0), default=None)
+        way = f". A run that has begun keeps its batch: go on with {fit} devices" if fit else ""
         raise ValueError(
-            f"config.data.batch_size is {batch_size}, which {count} devices do not divide; take {choices}."
+            f"config.data.batch_size is {batch_size}, which {count} devices do not divide; take {choices}{way}."
         )
 
 

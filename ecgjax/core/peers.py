@@ -22,8 +22,14 @@ import jax
 BROKEN = 76
 """Exit code where this process is well but another is gone or stuck: the same command goes on."""
 
+RESUME = "the same command, on all processes, goes on from the last checkpoint."
+"""The way out of what no person needs to mend."""
+
 _PATIENCE_S = 3600
 """For a process that is there but does not come along, as one that reads its data from a slow disk."""
+
+_NOTICE_S = 60
+"""After which it is said for whom all others wait."""
 
 _EVERY_S = 1.0
 _LINGER_S = 3 * _EVERY_S
@@ -43,6 +49,8 @@ class Peers:
         self.process, self.processes = process, processes
         self._client, self._coordinator, self._timeout_s = client, coordinator, timeout_s
         self._calls: dict[str, int] = {}
+        self._waiting: tuple[str, str, float] | None = None  # At what, its place in the store, since when.
+        self._heard = time.monotonic()
         self._over, self._leaving = threading.Event(), threading.Event()
         self._beats: dict[int, tuple[str, float]] = {}
         self._hosts = [host] * processes
@@ -60,6 +68,7 @@ class Peers:
         number = self._calls[name] = self._calls.get(name, -1) + 1
         place = f"{_SPACE}/{name}/{number}"
         self._client.key_value_set(f"{place}/{self.process}", value)
+        self._waiting = name, place, time.monotonic()
         try:
             self._client.wait_at_barrier(place, _PATIENCE_S * 1000)
         except jax.errors.JaxRuntimeError as error:
@@ -68,6 +77,7 @@ class Peers:
             late = sorted(set(range(self.processes)) - self._said(place).keys())
             names = ", ".join(map(self.name, late))
             self.leave(f"waited {_PATIENCE_S} s for {names} at {name!r}. {_resume()}", code=BROKEN)
+        self._waiting = None
         said = self._said(place)
         return [said[process] for process in range(self.processes)]
 
@@ -85,9 +95,12 @@ class Peers:
 
         Where `error` comes from a collective, the cause is another process: its last word, or who is silent.
         """
-        if error is not None and _lost_contact(error):
+        if error is not None and (lost := _lost_contact(error)) is not None:
             time.sleep(_LINGER_S)  # The other's last word, if any, ends this process meanwhile: see _watch.
-            said, code = f"{self._silent()} {_resume(_line(error))}", BROKEN
+            silent = self._silent()
+            if silent or lost:
+                said = f"{silent or 'lost contact with another process.'} {_resume(_line(error))}"
+                code = BROKEN
         self._leaving.set()
         _write(f"{self.name(self.process)}: {said}")
         word = json.dumps({"said": said, "code": code})
@@ -102,16 +115,19 @@ class Peers:
 
     def _aborted(self) -> None:
         """jax aborts as soon as the coordinator goes; any other abort keeps its stacks and its exit code."""
+        gone = time.monotonic() - self._heard > 5 * _EVERY_S  # A machine that stands still takes connections.
         host, _, port = self._coordinator.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         except OSError:
+            gone = True
+        if gone:
             end(f"{self.name(self.process)}: {self.name(0)}, the coordinator, is gone. {_resume()}", BROKEN)
         faulthandler.dump_traceback()
         _end(128 + signal.SIGABRT)
 
     def _silent(self) -> str:
-        """Who has not been heard of while this process waited."""
+        """Who has not been heard of while this process waited, in words; nothing where all were."""
         try:
             before = self._said(_BEATS)
             time.sleep(_LINGER_S)
@@ -119,8 +135,19 @@ class Peers:
         except jax.errors.JaxRuntimeError:
             return f"{self.name(0)} is gone."
         gone = [p for p in range(self.processes) if p != self.process and before.get(p) == after.get(p)]
-        names = ", ".join(map(self.name, gone))
-        return f"{names} is gone." if names else "lost contact with another process."
+        return f"{', '.join(map(self.name, gone))} is gone." if gone else ""
+
+    def _notice(self) -> None:
+        """Says once for whom all others wait; the first of those who do."""
+        waiting = self._waiting
+        if waiting is None or time.monotonic() - waiting[2] < _NOTICE_S:
+            return
+        name, place, _ = waiting
+        there = self._said(place)
+        if there and self.process == min(there):
+            late = ", ".join(self.name(p) for p in range(self.processes) if p not in there)
+            _write(f"{self.name(self.process)}: waiting for {late} at {name!r}.")
+        self._waiting = None
 
     def _watch(self) -> None:
         beat = 0
@@ -130,6 +157,8 @@ class Peers:
                 self._client.key_value_set(f"{_BEATS}/{self.process}", str(beat), allow_overwrite=True)
                 words = self._said(_LAST_WORD)
                 silent = self._overdue() if self.process == 0 else []
+                self._notice()
+                self._heard = time.monotonic()
             except jax.errors.JaxRuntimeError as error:
                 if not self._over.is_set() and not self._leaving.is_set():
                     self.leave(
@@ -163,24 +192,38 @@ def on_abort(say: Callable[[], None]) -> None:
     ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
 
 
-def _lost_contact(error: BaseException | None) -> bool:
-    """Whether it is a collective, a barrier or the coordinator that failed, not this process."""
+def _lost_contact(error: BaseException | None) -> bool | None:
+    """Whether it is a collective, a barrier or the coordinator that failed: it is, it may be, or None for no.
+
+    Where a chip of another host stops, each generation has its own words.
+    """
+    found = None
     while error is not None:
         text = str(error).lower()
-        if isinstance(error, jax.errors.JaxRuntimeError) and any(sign in text for sign in _SIGNS):
-            return True
+        if isinstance(error, jax.errors.JaxRuntimeError) and not text.startswith(_OWN):
+            found = found or any(sign in text for sign in _SIGNS)
         error = error.__cause__ or error.__context__
-    return False
+    return found
 
 
-_SIGNS = ("gloo", "connection", "unavailable", "barrier", "coordination service", "heartbeat", "nccl")
+_SIGNS = (
+    "gloo",
+    "connection",
+    "unavailable",
+    "barrier",
+    "coordination service",
+    "heartbeat",
+    "nccl",
+    "megascale",
+)
 """What jax's errors say where a peer is the cause."""
+
+_OWN = ("resource_exhausted", "invalid_argument", "unimplemented")
+"""How those begin where it is not."""
 
 
 def _resume(line: str = "") -> str:
-    return (
-        f"The same command, on all processes, goes on from the last checkpoint.{f' ({line})' if line else ''}"
-    )
+    return f"{RESUME[0].upper()}{RESUME[1:]}{f' ({line})' if line else ''}"
 
 
 def _line(error: BaseException) -> str:

@@ -18,29 +18,44 @@ from ecgjax.core import distributed
 from ecgjax.core.files import absolute
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
+_PLUGINS = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin")
+"""What compiles for the devices; one of them at most is there."""
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable", "jax_platforms")
+_ENVIRONMENT = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+"""What else decides which program is compiled."""
+
 _WAYS_OUT = {
     "config": "start every process with the same command",
+    "command": "start every process with the same flags",
     "code": "install the same ecgjax everywhere",
     "libraries": "install the same versions everywhere",
     "data": "give every host the same prepared data",
     "run": "start every process with the same --workdir",
     "settings": "start every process in the same environment",
+    "devices": "look why a host does not find its accelerators, or leave it out",
 }
 
 Items = Mapping[str, Mapping[str, Any]]
 
 
-def items(config: Mapping[str, Any], workdir: epath.PathLike) -> Items:
-    """What must be the same on every process, each part with its own way out."""
+def items(config: Mapping[str, Any], workdir: epath.PathLike, command: Mapping[str, Any]) -> Items:
+    """What must be the same on every process, each part with its own way out.
+
+    `command` are the flags that decide where a process waits for the others.
+    """
     manifest = (epath.Path(config["data"]["directory"]) / "manifest.json").read_bytes()
     return {
         "config": config,
+        "command": command,
         "code": {"version": ecgjax.__version__, "sources": _sources()},
-        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "libraries": {name: _version(name) for name in (*_LIBRARIES, *_PLUGINS)},
         "data": {"fingerprint": json.loads(manifest)["fingerprint"], "manifest": _digest(manifest)},
         "run": {"workdir": os.fspath(absolute(workdir))},
-        "settings": {name: getattr(jax.config, name) for name in _SETTINGS},
+        "settings": {
+            **{name: getattr(jax.config, name) for name in _SETTINGS},
+            **{name: os.environ.get(name, "") for name in _ENVIRONMENT},
+        },
+        "devices": {"kind": jax.local_devices()[0].device_kind},
     }
 
 
@@ -64,6 +79,13 @@ def check(items: Items) -> None:
     raise ValueError(
         "the processes do not agree, so none trains.\n" + "\n".join(lines) + f"\nThe way out: {way}."
     )
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache

@@ -58,14 +58,19 @@ def run(args: flags.FlagValues) -> int:
     runtime.start(compile_cache=args.compile_cache or own)
     failed = 0
     for step in _steps(workdir, args):
-        failed += evaluate(
-            workdir,
-            step,
-            data=args.data,
-            evaluators=args.evaluator,
-            settings=_settings(args.evaluator_setting, args.evaluator),
-            crops=args.crops,
-        )
+        try:
+            failed += evaluate(
+                workdir,
+                step,
+                data=args.data,
+                evaluators=args.evaluator,
+                settings=_settings(args.evaluator_setting, args.evaluator),
+                crops=args.crops,
+            )
+        except ValueError:
+            if not args.follow or step in checkpoint.steps(workdir):
+                raise
+            runtime.say(f"{workdir} step {step}: training removed it while it was read; skipped.")
     return 1 if failed else 0
 
 

@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import ml_collections
 from absl import flags
 from etils import epath
@@ -26,8 +27,8 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 import ecgjax
+from ecgjax.core import cluster, distributed, rng, runtime, trees
 from ecgjax.core import config as configs
-from ecgjax.core import distributed, rng, runtime, trees
 from ecgjax.core import mesh as meshes
 from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Objective, Summarising, Tree
@@ -66,7 +67,7 @@ def define() -> None:
     flags.DEFINE_float(
         "stall_minutes",
         STALL_MINUTES,
-        "A step that takes longer ends the process; compiling, validating and saving may take six times as long.",
+        "A step that takes longer ends the process; starting, compiling, validating, saving may take six times that.",
         lower_bound=0.01,
     )
 
@@ -80,6 +81,7 @@ def run(args: flags.FlagValues) -> int:
     own = None if args.dry_run else workdir / "compile_cache"
     runtime.start(compile_cache=args.compile_cache or own)
     distributed.start(args)
+    cluster.check_gpus(os.environ, backend=jax.default_backend(), wanted=jax.config.jax_platforms)
     return train(
         args.config, workdir, dry_run=args.dry_run, profile=args.profile, stall_minutes=args.stall_minutes
     )
@@ -94,6 +96,18 @@ def train(
     stall_minutes: float = STALL_MINUTES,
 ) -> int:
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
+    with Watchdog(stall_minutes, workdir) as watchdog:
+        return _train(config, workdir, dry_run=dry_run, profile=profile, watchdog=watchdog)
+
+
+def _train(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    *,
+    dry_run: bool,
+    profile: str | None,
+    watchdog: Watchdog,
+) -> int:
     configs.check_sections(config, setup.SECTIONS)
     config = configs.plain(config)
     configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
@@ -107,7 +121,7 @@ def train(
         if section["workdir"]:
             section["workdir"] = os.fspath(absolute(section["workdir"]))
     manifest = manifests.read_manifest(config["data"]["directory"])
-    agreement.check(agreement.items(config, workdir))
+    agreement.check(agreement.items(config, workdir, {"dry_run": dry_run}))
     data = Data.of(manifest, config["data"]["thin"])
     run = assemble(config, data)
     objective, mesh, abstract = run.objective, run.mesh, run.state
@@ -130,12 +144,13 @@ def train(
     fresh = not checkpoint.steps(workdir)
     sources = initial.open_sources(config, manifest.input_spec, abstract, mesh) if fresh else ()
     if dry_run:
+        workdirs.check_workdir(workdir, config, manifest)
         _describe(config, manifest.input_spec, abstract, mesh, watched=(best, stopping))
         return 0
 
     with distributed.lead_first("workdir"):
         workdirs.open_workdir(workdir, config, manifest)
-    if (workdir / "TRAINED").exists():
+    if distributed.agreed("trained", (workdir / "TRAINED").exists()):
         runtime.say(f"{workdir} is trained already.")
         return 0
     checkpoints = open_checkpoints()
@@ -182,7 +197,7 @@ def train(
         name=workdir.name,
         gauge=measuring.gauge(run, abstract_batch(config, data, abstract)),
         profile=measuring.profile(traced, workdir, step=int(state.step)),
-        watchdog=Watchdog(stall_minutes, workdir),
+        watchdog=watchdog,
         stopping=stopping,
     )
     try:
@@ -201,6 +216,7 @@ def train(
     finally:
         batches.close()
         writer.close()
+    watchdog.at("the end", rare=True)
     stopped = stopping is not None and stopping.stopped
     if int(state.step) < rhythm.steps and not stopped:
         return INTERRUPTED

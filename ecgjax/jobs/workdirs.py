@@ -13,7 +13,7 @@ from ecgjax.train import checkpoint
 
 _HARMLESS = (
     *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
-    *("data.validation_batch", "objective.tile"),
+    *("data.workers", "data.validation_batch", "objective.tile"),
     # How blocks run: equal to float tolerance.
     *(
         f"objective.{part}.{how}"
@@ -39,26 +39,33 @@ _OFF = (
 
 def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manifests.Manifest) -> None:
     """Creates the workdir, or checks that it belongs to this config and data; of several processes the lead first."""
-    saved = workdir / "config.json"
-    if not runtime.is_lead() and not saved.exists():
+    if not runtime.is_lead() and not (workdir / "config.json").exists():
         raise ValueError(
             f"{workdir} holds no config.json, though process 0 has just written it there: the processes do not see "
             f"one directory. Choose a --workdir on a file system that all share, or a gs:// bucket."
         )
-    if not saved.exists() or not checkpoint.steps(workdir):  # Nothing saved, nothing to protect.
+    for line in check_workdir(workdir, config, manifest):
+        runtime.say(f"resuming with {line}")
+    if runtime.is_lead() and not checkpoint.steps(workdir):
+        write_json(workdir / "input_spec.json", manifest.input_spec.to_json())
+        write_json(workdir / "manifest.json", manifest.to_json())
+        write_json(workdir / "config.json", config)
+
+
+def check_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manifests.Manifest) -> list[str]:
+    """Raises where this run may not go on, or begin, in the workdir; what differs from it and does no harm."""
+    saved = workdir / "config.json"
+    if not saved.exists():
         strangers = (
             sorted(p.name for p in workdir.iterdir() if p.name != "compile_cache") if workdir.exists() else []
         )
-        if strangers and not saved.exists():
+        if strangers:
             raise ValueError(
                 f"{workdir} is not empty and holds no config.json ({', '.join(strangers[:5])}); it is not a workdir "
                 f"of ecgjax: choose another directory."
             )
-        if runtime.is_lead():
-            write_json(workdir / "input_spec.json", manifest.input_spec.to_json())
-            write_json(workdir / "manifest.json", manifest.to_json())
-            write_json(workdir / "config.json", config)
-        return
+    if not saved.exists() or not checkpoint.steps(workdir):  # Nothing saved, nothing to protect.
+        return []
     changed = configs.differences(read_json(saved), config)
     changed = [line for line in changed if not line.endswith(_OFF)]
     harmful = [line for line in changed if not line.startswith(tuple(f"config.{name}" for name in _HARMLESS))]
@@ -69,11 +76,10 @@ def open_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: manif
             + "\nResume with the config it was "
             "started with, or choose another --workdir."
         )
-    for line in changed:
-        runtime.say(f"resuming with {line}")
     before = manifests.Manifest.from_json(read_json(workdir / "manifest.json")).fingerprint
     if before != manifest.fingerprint:
         raise ValueError(
             f"{workdir} was trained on data of fingerprint {before[:12]}, {config['data']['directory']} has "
             f"{manifest.fingerprint[:12]}; restore the data, or choose another --workdir."
         )
+    return changed

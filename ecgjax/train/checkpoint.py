@@ -1,7 +1,9 @@
 """Checkpoints of a workdir: state, data position, config and InputSpec at a step (Orbax)."""
 
 import functools
+import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +26,9 @@ from ecgjax.train.state import TrainState
 from ecgjax.train.watch import Best, KeepBest, finite
 
 _SCORES = "validation"
+
+_LATE_S = (1.0, 5.0, 25.0, 35.0)
+"""Seconds to wait for a network file system, which may show a host for a minute what was there before."""
 
 
 class Checkpoints:
@@ -86,7 +91,7 @@ class Checkpoints:
         A checkpoint that some process cannot read is moved to `damaged/`, said aloud, and the one before is taken by
         all of them; one that is whole but belongs to another model, or is of another format, is an error.
         """
-        for step in reversed(self._writer.steps()):
+        for step in reversed(self._steps()):
             directory = self._directory / str(step)
             restored, damage = None, ""
             try:
@@ -113,6 +118,24 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, then releases the directory."""
         self._writer.close()
+
+    def _steps(self) -> list[int]:
+        """The checkpoints that are there, the same for every process: from two lists two states would be restored."""
+        for wait in (*_LATE_S, None):
+            seen = [
+                json.loads(text) for text in distributed.gather("steps", json.dumps(self._writer.steps()))
+            ]
+            different = [number for number, steps in enumerate(seen) if steps != seen[0]]
+            if not different:
+                return seen[0]
+            if wait is not None:
+                time.sleep(wait)
+                self._writer.reload()
+        number = different[0]
+        raise ValueError(
+            f"{distributed.name(number)} sees checkpoints {seen[number]} in {self._directory}, process 0 {seen[0]}; "
+            f"they see two directories. Choose a --workdir on a file system that all share, or a gs:// bucket."
+        )
 
     def _set_aside(self, step: int, damage: str) -> None:
         self._scores.pop(step, None)

@@ -1,16 +1,15 @@
 """Orbax's manager, patient with storage: a save that fails is tried again, or made good by the next one."""
 
-import functools
+import contextlib
 import logging
 import time
+import traceback
 from collections.abc import Callable
-from typing import NoReturn
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ecgjax.core import files, runtime
+from ecgjax.core import distributed, files, runtime
 
 _LIMIT = 3
 """Saves in a row that may fail before the run ends."""
@@ -20,13 +19,19 @@ _STRAGGLERS_S = 5.0
 
 
 class CheckpointWriter:
-    """Saves in the background; what storage does to them surfaces at the next call."""
+    """Saves in the background; what storage does to them surfaces at the next call.
+
+    Of several processes all end at once where it fails one of them: the others stand at Orbax's barriers, for 20
+    minutes, and a try of its own would meet nobody there. The next start of the job is the next try.
+    """
 
     def __init__(self, directory: epath.Path, options: ocp.CheckpointManagerOptions):
         self._directory = directory
         self._manager = ocp.CheckpointManager(directory, options=options)
         self._saving: int | None = None
         self._failures = 0
+        if distributed.several():  # In front: the filter below drops what it sees.
+            logging.getLogger("absl").filters.insert(0, self._overhear)
 
     def steps(self) -> list[int]:
         """Checkpoints that are there or being written, ascending."""
@@ -61,6 +66,7 @@ class CheckpointWriter:
         except Exception as error:
             files.complain(f"{self._what} failed ({files.first_line(error)}); those before are whole.")
         self._manager.close()
+        logging.getLogger("absl").removeFilter(self._overhear)
 
     def _settle(self) -> None:
         try:
@@ -70,7 +76,7 @@ class CheckpointWriter:
                 raise
             self._failures += 1
             if self._failures == _LIMIT:
-                files.retried(functools.partial(_raise, error), self._what, self._directory, waits_s=())
+                raise files.storage_error(self._what, error, self._directory) from error
             files.complain(
                 f"{self._what} failed ({files.first_line(error)}); training goes on, the next save makes it good."
             )
@@ -102,26 +108,42 @@ class CheckpointWriter:
         return f"writing checkpoint {self._saving}"
 
     def _retried(self, action: Callable[[], None], what: str) -> None:
-        """Tries again at once where this process is alone: many would have to fail at the same point."""
-        waits_s = None if jax.process_count() == 1 else ()
-        files.retried(action, what, self._directory, waits_s=waits_s)
+        if not distributed.several():
+            return files.retried(action, what, self._directory)
+        try:
+            return action()
+        except Exception as error:
+            self._end_all(error)
+            raise
+
+    def _overhear(self, record: logging.LogRecord) -> bool:
+        """A filter of Orbax's log, which has a failure of its writing thread before anybody can be raised to."""
+        if record.exc_info and "async_checkpointer" in record.pathname:
+            self._end_all(record.exc_info[1])
+        return True
+
+    def _end_all(self, error: BaseException) -> None:
+        """Of several processes; one alone goes on. A launcher starts again what may pass, and no full disk."""
+        if not files.may_pass(error):
+            said, code = "".join(traceback.format_exception(error)), 1
+        elif files.is_full(error):
+            said, code = str(files.storage_error(self._what, error, self._directory)), 1
+        else:
+            said = f"{self._what} failed ({files.first_line(error)}); {distributed.RESUME}"
+            code = distributed.BROKEN
+        distributed.leave(said, error, code=code)
 
 
 def _remove_all(directory: epath.Path, pattern: str) -> None:
-    """Removes what matches, again where somebody still writes into it; what outlives that goes at the next start."""
-    deadline = time.monotonic() + _STRAGGLERS_S
-    while found := list(directory.glob(pattern)):
+    """Removes what matches until nobody writes there any more; what outlives that goes at the next start."""
+    deadline, quiet = time.monotonic() + _STRAGGLERS_S, 0
+    while quiet < 2 and time.monotonic() < deadline:  # A writer may be about to make its directory anew.
+        found = list(directory.glob(pattern))
+        quiet = 0 if found else quiet + 1
         for left in found:
-            try:
+            with contextlib.suppress(OSError):
                 left.rmtree(missing_ok=True)
-            except OSError:
-                if time.monotonic() > deadline:
-                    return
-        time.sleep(0.02)
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
+        time.sleep(0.05)
 
 
 # Orbax logs with a traceback what it then raises; what is raised is said, once.

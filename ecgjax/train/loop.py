@@ -118,7 +118,7 @@ def fit(
     key = _everywhere(key, mesh)
     progress = Progress(total=rhythm.steps, start=step, name=name)
     meter = Meter(writer, progress, rates=rates, gauge=gauge, step=step)
-    with Interrupt() as interrupt, meter, profile, watchdog:
+    with Interrupt() as interrupt, meter, profile:
         if step == 0:
             save()
             writer.write(0, validate(state))

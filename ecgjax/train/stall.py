@@ -16,7 +16,7 @@ _GRACE_S = 5.0
 
 
 class Watchdog:
-    """Watches the loop from a thread of its own; what a step may take is `minutes`.
+    """Watches the loop, and what comes before and after it, from a thread of its own; a step may take `minutes`.
 
     A collective that waits for a stuck process, a dead disk or a bug leaves no error to catch. Then this writes the
     stacks of all threads to stderr and WORKDIR/stalled/, says where the loop stands, and ends the process hard.
@@ -30,7 +30,7 @@ class Watchdog:
     def at(self, what: str, *, rare: bool = False) -> None:
         """The loop's word that it got as far as `what`.
 
-        What is `rare`, such as compiling, validating and saving, may take six times as long as a step.
+        What is `rare`, such as starting, compiling, validating and saving, may take six times as long as a step.
         """
         self._now = (what, time.monotonic(), self._limit_s * (_RARE if rare else 1.0))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ecgjax.core.cluster import Cluster, check_alone, find, tpu_hosts
+from ecgjax.core.cluster import Cluster, check_alone, check_gpus, find, tpu_hosts
 
 STEP = {
     "SLURM_JOB_ID": "7",
@@ -110,3 +110,27 @@ def test_a_job_of_one_process_is_refused_where_several_were_started(environment)
 )
 def test_a_job_of_one_process_runs_where_one_was_started(environment):
     check_alone("evaluate", environment)
+
+
+GPUS = {"SLURM_GPUS_ON_NODE": "4", "SLURMD_NODENAME": "node7"}
+
+
+def test_a_node_whose_gpus_do_not_answer_is_no_place_to_train():
+    with pytest.raises(
+        ValueError, match=r"SLURM gave 4 GPU\(s\) of node7, but jax found none.*JAX_PLATFORMS=cpu"
+    ):
+        check_gpus(GPUS, backend="cpu", wanted=None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "options"),
+    [
+        (GPUS, {"backend": "gpu", "wanted": None}),
+        (GPUS, {"backend": "cpu", "wanted": "cpu"}),
+        ({"SLURM_JOB_ID": "7"}, {"backend": "cpu", "wanted": None}),
+        ({}, {"backend": "cpu", "wanted": None}),
+    ],
+    ids=["found", "cores on purpose", "none asked for", "laptop"],
+)
+def test_elsewhere_what_jax_found_is_what_was_meant(environment, options):
+    check_gpus(environment, **options)

@@ -105,7 +105,14 @@ def test_a_device_of_an_fsdp_mesh_holds_its_part_only():
     np.testing.assert_array_equal(placed, kernel)
 
 
-@pytest.mark.parametrize(("size", "choices"), [(12, "take 8 or 16"), (3, "take 8"), (0, "take 8")])
+@pytest.mark.parametrize(
+    ("size", "choices"),
+    [
+        (12, r"take 8 or 16\. A run that has begun keeps its batch: go on with 6 devices"),
+        (3, r"take 8\. A run that has begun keeps its batch: go on with 3 devices"),
+        (0, "take 8"),
+    ],
+)
 def test_a_batch_that_devices_do_not_divide_is_refused_with_choices(size, choices):
     with pytest.raises(
         ValueError, match=rf"config\.data\.batch_size is {size}, which 8 devices.*{choices}\."

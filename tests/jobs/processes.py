@@ -78,6 +78,18 @@ class Job:
         seconds = time.monotonic() - self._since
         return Ended([child.returncode for child in self._children], self._all_said(), seconds)
 
+    def code(self, number: int) -> int | None:
+        """The exit code of one process; None while it runs."""
+        return self._children[number].poll()
+
+    def said(self, number: int) -> str:
+        """What one process has said so far."""
+        return self._output(number).read_text()
+
+    def seconds(self) -> float:
+        """Since the last signal, or the start."""
+        return time.monotonic() - self._since
+
     def batches(self) -> dict[int, list[int]]:
         """The example numbers of every global batch that all processes have read, by its number."""
         records = [_lines(self._batches(number)) for number in range(self._count)]

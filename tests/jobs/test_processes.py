@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_processes_that_disagree_are_refused_with_both_values(tiny_data, tmp_pat
     manifest = json.loads((tiny_data / "manifest.json").read_text())
     (other / "manifest.json").unlink()
     (other / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "f" * 64}))
-    differing = {1: [f"--config.data.directory={other}", "--config.optimizer.clip_norm=0.5"]}
+    differing = {1: [f"--config.data.directory={other}", "--config.optimizer.clip_norm=0.5", "--dry_run"]}
     command = arguments(tiny_data, tmp_path / "run")
     with Job(tmp_path / "job", *command, differing=differing) as job:
         ended = job.wait(timeout_s=120)
@@ -112,6 +113,7 @@ def test_processes_that_disagree_are_refused_with_both_values(tiny_data, tmp_pat
         assert "config.optimizer.clip_norm: 1.0 -> 0.5" in said
         assert f"config.data.directory: {tiny_data} -> {other}" in said
         assert f"data.fingerprint: {manifest['fingerprint']} -> {'f' * 64}" in said
+        assert "command.dry_run: False -> True" in said
         assert "Traceback" not in said
     assert not (tmp_path / "run" / "config.json").exists()
 
@@ -173,15 +175,21 @@ def test_several_processes_equal_one(tiny_data, tmp_path, recipe, processes, opt
 
 
 @pytest.mark.slow
-def test_the_death_of_the_coordinator_ends_all(tiny_data, tmp_path):
-    """jax aborts there; the exit code and the message are those of any other death."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "stands still"])
+def test_where_the_coordinator_goes_all_end(tiny_data, tmp_path, number):
+    """jax aborts there; the exit code and the message are those of any other death. A machine that stands still
+    closes no connection, and takes new ones.
+    """
     workdir = tmp_path / "run"
     with Job(tmp_path / "job", *arguments(tiny_data, workdir), pause_s=0.1) as job:
-        job.at_step(workdir, 4, signal.SIGKILL, 0)
-        ended = job.wait(timeout_s=60)
-    assert ended.codes == [-signal.SIGKILL, 76], ended.said
-    assert "process 0 of 2" in ended.said[1]
-    assert "is gone. The same command, on all processes, goes on" in ended.said[1]
+        job.at_step(workdir, 4, number, 0)
+        while job.code(1) is None:
+            assert job.seconds() < 60, job.said(1)
+            time.sleep(0.1)
+        code, said = job.code(1), job.said(1)
+    assert code == 76, said
+    assert "process 0 of 2" in said
+    assert "is gone. The same command, on all processes, goes on" in said
 
 
 @pytest.mark.slow

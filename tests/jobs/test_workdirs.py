@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 from absl import flags
 from etils import epath
 
+from ecgjax.core import mesh as meshes
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json, write_json
 from ecgjax.core.spec import InputSpec
@@ -15,6 +17,7 @@ from ecgjax.jobs import export as export_job
 from ecgjax.jobs import setup
 from ecgjax.jobs import train as train_job
 from ecgjax.train import checkpoint
+from ecgjax.train.checkpoint import Checkpoints
 
 
 def parsed(**values) -> flags.FlagValues:
@@ -59,20 +62,22 @@ def test_the_workdir_holds_what_evaluation_needs(trained):
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["0", "4", "8"]
 
 
-def test_resuming_with_another_config_lists_the_keys_that_differ(trained, make_masked_config):
+@pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "run"])
+def test_resuming_with_another_config_lists_the_keys_that_differ(trained, make_masked_config, dry_run):
     config = make_masked_config()
     config.seed, config.objective.mask_ratio = 1, 0.75
     message = r"belongs to another config:\n  config\.objective\.mask_ratio: 0\.5 -> 0\.75\n  config\.seed: 0 -> 1\n"
     with pytest.raises(ValueError, match=message):
-        train_job.train(config, trained)
+        train_job.train(config, trained, dry_run=dry_run)
 
 
 def test_rhythm_and_evaluators_may_change_on_resume(trained, make_masked_config, capsys):
     config = make_masked_config()
-    config.save_every, config.checkpoint.keep, config.data.cache = 2, 3, False
+    config.save_every, config.checkpoint.keep, config.data.cache, config.data.workers = 2, 3, False, 1
     assert train_job.train(config, trained) == 0
     said = capsys.readouterr().err
     assert "resuming with config.save_every: 4 -> 2" in said
+    assert "resuming with config.data.workers: 0 -> 1" in said
     assert "is trained already" in said
 
 
@@ -108,13 +113,29 @@ def test_a_foreign_directory_is_no_workdir(make_masked_config, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_run_that_never_saved_may_change_its_config(make_masked_config, tmp_path):
+def test_a_run_that_never_saved_may_change_its_config_and_is_watched_to_its_end(
+    make_masked_config, tmp_path, monkeypatch
+):
+    watched = {}
+
+    def noting(owner, name):
+        function = getattr(owner, name)
+
+        def noted(*arguments):
+            watched[name] = any(thread.name == "watchdog" for thread in threading.enumerate())
+            return function(*arguments)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    noting(Checkpoints, "restore_latest")  # A process may wait for ever for another before the first step,
+    noting(meshes, "to_host")  # and after the last.
     workdir = epath.Path(tmp_path)
     write_json(workdir / "config.json", {"seed": 5})
     config = make_masked_config()
     config.steps, config.optimizer.schedule.warmup_steps = 1, 0
     assert train_job.train(config, workdir) == 0
     assert read_json(workdir / "config.json")["steps"] == 1
+    assert watched == {"restore_latest": True, "to_host": True}
 
 
 def test_a_run_that_stops_early_is_trained(trained, make_masked_config, tmp_path):
@@ -200,6 +221,22 @@ def test_a_modality_that_the_checkpoint_never_saw_does_not_matter(trained, tiny_
 
 def test_following_ends_at_the_marker_and_takes_every_checkpoint(trained):
     assert list(evaluate_job._steps(trained, evaluation(trained, follow=True))) == [0, 4, 8]
+
+
+def test_following_skips_a_checkpoint_that_training_removes_while_it_is_read(trained, monkeypatch, capsys):
+    seen, steps = [], checkpoint.steps
+
+    def evaluate(workdir, step, **_):
+        seen.append(step)
+        if step == 4:
+            monkeypatch.setattr(checkpoint, "steps", lambda workdir: [s for s in steps(workdir) if s != 4])
+            raise ValueError("checkpoint 4 cannot be read")
+        return 0
+
+    monkeypatch.setattr(evaluate_job, "evaluate", evaluate)
+    assert evaluate_job.run(evaluation(trained, follow=True)) == 0
+    assert seen == [0, 4, 8]
+    assert "step 4: training removed it while it was read; skipped." in capsys.readouterr().err
 
 
 def test_following_a_run_that_never_ends_gives_up(tmp_path):

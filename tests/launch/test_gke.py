@@ -66,7 +66,7 @@ def test_training_has_a_pod_for_every_host_of_every_slice(manifest):
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     assert container["command"] == [
         *("python", "-m", "ecgjax", "train", "--distributed=gke", "--config=configs/ecg_cmr.py:paper"),
-        *("--config.data.directory=/data", "--workdir=gs://bucket/runs/mmcl", ODD),
+        *("--config.data.directory=/data", "--workdir=gs://bucket/runs/mmcl", "--config.mesh.slices=2", ODD),
     ]
 
 
@@ -154,6 +154,8 @@ def test_status_and_down_ask_for_both_jobs(fakes):
     ("variables", "message"),
     [
         ({"IMAGE": ""}, "gke.sh: set IMAGE: see the top of launch/gke.sh"),
+        ({"NAME": "My_Run"}, "gke.sh: NAME is 'My_Run'; give at most 35 small letters, digits and -"),
+        ({"NAME": "a" * 36}, f"gke.sh: NAME is '{'a' * 36}'; give at most 35"),
         ({"CONFIG": ""}, "gke.sh: set CONFIG: the training config"),
         ({"WORKDIR": "/runs"}, "gke.sh: WORKDIR is '/runs'; give gs://BUCKET/DIRECTORY"),
         ({"DATA": "gs://bucket"}, "gke.sh: DATA is 'gs://bucket'; give gs://BUCKET/DIRECTORY"),
@@ -209,7 +211,8 @@ def test_xpk_is_given_a_command_that_a_shell_reads_back(fakes):
             "--distributed=gke",
             "--config=configs/ecg_cmr.py:paper",
         ),
-        *("--config.data.directory=/data/a study", "--workdir=gs://bucket/runs/mmcl", ODD),
+        *("--config.data.directory=/data/a study", "--workdir=gs://bucket/runs/mmcl"),
+        *("--config.mesh.slices=2", ODD),
     ]
 
 

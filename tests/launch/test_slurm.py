@@ -27,7 +27,9 @@ def test_dry_prints_both_jobs_and_what_they_run_and_runs_nothing(fakes):
     assert train[0] == "srun"
     assert train[-len(TRAIN) - 1 :] == [*TRAIN, "--config.note=a 'b' $c"]
     assert "--output=logs/%x-%j-%t.log" in train
-    assert {"--dependency=afterok:JOB", "--nodes=1", "--partition=gpu"} < set(submit_evaluation)
+    assert {
+        *("--dependency=afterok:JOB", "--kill-on-invalid-dep=yes", "--nodes=1", "--partition=gpu"),
+    } < set(submit_evaluation)
     assert evaluate[-4:] == ["ecgjax", "evaluate", "--workdir=/runs/mmcl", "--steps=last"]
     assert not fakes.calls()
 
@@ -78,6 +80,22 @@ def test_an_interrupted_job_queues_itself_again_and_the_same_command_goes_on(fak
     assert len(fakes.calls("scontrol")) == 1
 
 
+def test_an_evaluation_that_follows_a_run_of_many_stretches_has_as_many(fakes, job):
+    fakes.add("srun", ("", 143))
+    assert job(ECGJAX_ROLE="evaluate", EVALUATE="follow").returncode == 0
+    assert fakes.calls("scontrol")[0]["argv"] == ["scontrol", "requeue", "4711"]
+
+
+@pytest.mark.parametrize("role", ["train", "evaluate"])
+def test_a_job_that_is_cancelled_stays_away(fakes, job, role):
+    """scancel ends the shell of the job as well as its tasks, which save; --signal, before the time is up, does not."""
+    fakes.write("srun", "#!/usr/bin/env bash\nkill -TERM $PPID\nexit 75\n")
+    said = job(ECGJAX_ROLE=role)
+    assert said.returncode == 75
+    assert "SLURM ends this job; submit it again to go on" in said.stderr
+    assert not fakes.calls("scontrol")
+
+
 @pytest.mark.parametrize(("code", "count"), [(1, 0), (2, 0), (137, 0), (75, 100)])
 def test_an_error_or_one_interruption_too_many_ends_the_job_with_its_code(fakes, job, code, count):
     fakes.add("srun", ("", code))
@@ -96,7 +114,7 @@ def test_the_evaluation_is_one_task(fakes, job):
     fakes.add("srun")
     job(ECGJAX_ROLE="evaluate", EVALUATE="follow")
     argv = fakes.calls("srun")[0]["argv"]
-    assert "--ntasks=1" in argv
+    assert {"--ntasks=1", "--cpus-per-task=8"} < set(argv)  # srun takes the latter from no sbatch.
     assert argv[-3:] == ["--workdir=/runs/mmcl", "--follow", "--timeout=86400"]
 
 

@@ -24,7 +24,7 @@ PYTHON = """#!/usr/bin/env bash
 case "$1 $2" in
   "-c "*) exit 0 ;;
   "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && exit ;;
-  "-m pip") echo "$*" >>"$FAKE_CLOUD/pip"; exit ;;
+  "-m pip") echo "$*" >>"$FAKE_CLOUD/pip"; [ "$(wc -l <"$FAKE_CLOUD/pip")" -gt "${FAKE_FAILURES:-0}" ]; exit ;;
 esac
 printf '%s\\0' "$@" >>"$HOME/arguments"; echo >>"$HOME/arguments"
 echo "said by $(basename "$HOME")"
@@ -92,7 +92,7 @@ def changing(call):
 def test_dry_prints_every_command_for_a_new_slice_and_asks_nothing(cloud):
     said, calls = cloud("--dry", "train", "--config.note=a b", SERVICE_ACCOUNT="reader", NETWORK="net")
     assert said.returncode == 0, said.stderr
-    create, archive, copy, install, start = commands(said.stdout)
+    create, archive, copy, install, _, start = commands(said.stdout)
     assert create[:5] == ["gcloud", "compute", "tpus", "queued-resources", "create"]
     assert {
         *("pod", "--node-id=pod", "--accelerator-type=v5litepod-8", "--runtime-version=v2-alpha", "--spot"),
@@ -126,12 +126,38 @@ def test_an_error_of_the_installed_commit_ends_it_with_the_end_of_the_log(cloud)
     said, calls = cloud("train", script=[1])
     assert said.returncode == 1
     assert "said by worker0" in said.stderr + said.stdout
-    assert "pod: ended with code 1, see above; it would do so again" in said.stderr
+    assert "pod: ended with code 1, see above; mend it and run this again" in said.stderr
     assert changes(calls) == ["create", "scp", "run"]
     worker = cloud.directory / "pod" / "worker1" / "ecgjax"
     assert (worker / "ecgjax" / "train" / "loop.py").exists()
     assert (worker / "launch" / "install.sh").exists()
     assert "--editable .[tpu]" in (cloud.directory / "pip").read_text()
+
+
+def test_what_ended_with_an_error_is_started_again_where_it_is_asked_for_again_with_the_current_commit(cloud):
+    cloud("train", script=[1])
+    said, calls = cloud("train", script=[2])
+    assert "pod: had ended with code 1, see above; asked for again" in said.stderr
+    assert changes(calls) == ["create", "scp", "run", "run"]
+    for worker in cloud.directory.glob("pod/worker*"):
+        (worker / "ecgjax" / "installed").write_text("an earlier commit\n")
+    said, calls = cloud("train", script=[0])
+    assert said.returncode == 0, said.stderr
+    assert changes(calls)[4:] == ["scp", "run"]
+
+
+def test_an_installation_that_failed_on_some_workers_is_made_again_before_any_starts(cloud):
+    said, calls = cloud("train", script=[0], FAKE_FAILURES=1)
+    assert said.returncode == 0, said.stderr
+    assert said.stderr.count("pod: could not install or start, see above") == 1
+    assert changes(calls) == ["create", "scp", "scp", "run"]
+
+
+def test_an_installation_that_fails_again_and_again_ends_it(cloud):
+    said, calls = cloud("train", FAKE_FAILURES=99)
+    assert said.returncode == 1
+    assert "pod: three times in a row; mend it and run this again" in said.stderr
+    assert changes(calls) == ["create", "scp", "scp", "scp"]
 
 
 def test_interruptions_without_end_are_given_up(cloud):

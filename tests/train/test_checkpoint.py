@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from ecgjax.core import distributed, trees
 from ecgjax.core import mesh as meshes
-from ecgjax.core import trees
 from ecgjax.train import checkpoint
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.state import TrainState
@@ -233,6 +233,36 @@ def test_damage_upon_damage_falls_back_further(tmp_path):
     read = restore(tmp_path)
     assert trees.digest(read.state) == trees.digest(make_state(0))
     assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["3", "6"]
+
+
+@pytest.fixture
+def second(monkeypatch):
+    """Makes this the first of two processes, the other of which sees these steps, one list a question."""
+    monkeypatch.setattr(checkpoint, "_LATE_S", (0.0, 0.0))
+
+    def add(*lists):
+        answers = list(lists)
+
+        def gather(name, value):
+            return [value, json.dumps(answers.pop(0)) if name == "steps" else value]
+
+        monkeypatch.setattr(distributed, "gather", gather)
+
+    return add
+
+
+def test_processes_restore_once_a_late_file_system_shows_them_the_same(tmp_path, second):
+    save(tmp_path, 0, 3)
+    second([0], [0], [0, 3])
+    assert int(restore(tmp_path).state.step) == 3
+
+
+def test_processes_that_never_see_the_same_checkpoints_restore_none(tmp_path, second):
+    save(tmp_path, 0, 3)
+    second([0], [0], [0])
+    with pytest.raises(ValueError, match=r"sees checkpoints \[0\] in .*, process 0 \[0, 3\]; .*all share"):
+        restore(tmp_path)
+    assert checkpoint.steps(tmp_path) == [0, 3]
 
 
 def test_after_a_fall_back_the_step_is_saved_anew(tmp_path):

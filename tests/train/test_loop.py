@@ -16,7 +16,7 @@ from ecgjax.train import checkpoint, loop, optim, state, step
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.gauge import Gauge
 from ecgjax.train.meter import NotFinite
-from ecgjax.train.once import Once
+from ecgjax.train.once import Once, counting
 from ecgjax.train.profile import Profile
 from ecgjax.train.stall import Watchdog
 from ecgjax.train.watch import Best, Stopping
@@ -173,6 +173,21 @@ def test_what_the_watcher_needs_is_logged(whole):
         "data_wait",
         "time",
     } < set(json.loads(line))
+
+
+def test_after_the_first_step_nothing_is_compiled_not_for_a_save_nor_a_validation(tmp_path, monkeypatch):
+    """Steps refuse a second program themselves; this counts what the loop evaluates beside them, too."""
+    write, counts = MetricWriter.write, {}
+
+    def noting(self, step, scalars):
+        counts.setdefault(step, sum(compilations.values()))
+        write(self, step, scalars)
+
+    monkeypatch.setattr(MetricWriter, "write", noting)
+    with counting() as compilations:
+        fit(tmp_path)
+    assert set(counts) == set(range(STEPS + 1))
+    assert {counts[step] for step in range(1, STEPS + 1)} == {sum(compilations.values())}
 
 
 def test_the_rate_logged_is_the_rate_used(whole):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint._src.path import atomicity
 
-from ecgjax.core import files
+from ecgjax.core import distributed, files
 from ecgjax.core import mesh as meshes
 from ecgjax.train import checkpoint_files
 from ecgjax.train.checkpoint import Checkpoints
@@ -90,6 +90,39 @@ def test_the_third_failure_in_a_row_ends_the_run(failing, tmp_path):
     assert left(tmp_path) == []
 
 
+@pytest.fixture
+def ended(monkeypatch):
+    """Makes this one of several processes; what it ends all with, and the exit codes."""
+    said = []
+    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(distributed, "leave", lambda word, error, *, code: said.append((word, code)))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("error", "word", "code"),
+    [
+        (ValueError(GONE), r"writing checkpoint 1 failed \(UNAVAILABLE.*; the same command, on all", 76),
+        (OSError(errno.ENOSPC, "No space left on device"), "writing checkpoint 1: no space is left for", 1),
+        (TypeError("a bug"), "(?s)Traceback.*TypeError: a bug", 1),
+    ],
+    ids=["passing", "full", "bug"],
+)
+def test_of_several_processes_a_failed_save_ends_all_before_any_of_them_waits(
+    ended, failing, tmp_path, error, word, code
+):
+    checkpoints, errors = failing
+    errors.append(error)
+    checkpoints.save(make_state(1), 1, {})
+    deadline = time.monotonic() + 20
+    while not ended:  # Nobody asks for it: the others stand at a barrier.
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ((found, said_code),) = ended
+    assert re.match(word, found)
+    assert said_code == code
+
+
 def test_what_is_no_matter_of_storage_is_raised_at_once(failing):
     checkpoints, errors = failing
     errors.append(TypeError("a bug"))
@@ -130,7 +163,7 @@ def test_what_a_failed_save_still_writes_is_removed_once_it_stands_still(failing
     def write():
         count = 0
         while time.monotonic() < until:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):  # Removed between two looks at it.
                 straggling.mkdir(parents=True, exist_ok=True)
                 (straggling / str(count := count + 1)).write_bytes(b"x")
 
