@@ -257,6 +257,7 @@ def _crt() -> ConfigDict:
                 "strict": config_dict.placeholder(bool),  # Of lvef5: True for more than 5 points.
                 "deaths": "nonresponder",  # excluded
                 "on_disagreement": "refuse",  # given, derived
+                "inclusion": config_dict.placeholder(str),  # In words, for the report: who is in the table.
                 "ignore": (),  # Columns of the table to pass over.
             },
             "ecg": _crt_ecg(),

@@ -73,9 +73,9 @@ patients() { # NAME RECIPE_SUFFIX [flags]: the patients, conditioned as an encod
   local name=$1 suffix=$2
   shift 2
   if [ -n "$cohort" ]; then
-    prepare "$name" "crt$suffix" --config.cohort.table="$cohort" "${of_patients[@]}" "$@"
+    prepare "$name" "crt$suffix" --config.cohort.table="$cohort" ${of_patients[@]+"${of_patients[@]}"} "$@"
   else
-    prepare "$name" "synthetic_crt$suffix" --config.cohort.seed="$seed" "${of_patients[@]}" "$@"
+    prepare "$name" "synthetic_crt$suffix" --config.cohort.seed="$seed" ${of_patients[@]+"${of_patients[@]}"} "$@"
   fi
 }
 judge() { # NAME CONFIG DATA [overrides]

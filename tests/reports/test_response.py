@@ -85,7 +85,7 @@ def test_the_markdown_ends_with_the_card(report):
         "Recordings rejected: damaged 1. 73 patients had a usable recording, 2 of them no known response; 71 were",
         "Up to 4 repeats of stratified 4-fold cross-validation by patient",
         "two-lead Holter recordings of 1975 to 1979",
-        "The inclusion rule of the clinic is not recorded",
+        "Who was included is not recorded",
     ):
         assert text in card
 
@@ -160,6 +160,13 @@ def test_the_card_says_what_models_read_and_what_was_chosen(found):
     assert "probe (w) reads the time-frequency image of the beats of leads I, V6, pooled by median." in card
     assert "the median fit (w): logistic strength 0.3." in card
     assert "w: encoder of fresh weights, ecgjax" in card
+
+
+def test_who_was_included_is_said_or_called_unrecorded(fake, found):
+    described = cohort.describe(fake[0] / "data")
+    assert "not recorded: say it" in make_card("t", found, None, described).markdown
+    own = dataclasses.replace(described, settings={**described.settings, "inclusion": "LVEF <= 35 %"})
+    assert "Included: LVEF <= 35 %." in make_card("t", found, None, own).markdown
 
 
 def test_deaths_that_the_table_does_not_record_are_called_unknown(fake, found):

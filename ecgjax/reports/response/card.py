@@ -129,6 +129,19 @@ def outcome_of(described: Described | None) -> str:
     return f"Response: {text}{f' ({name})' if name else ''}.{deaths}"
 
 
+def inclusion_of(described: Described | None) -> str:
+    """Who came into the table, as whoever prepared it said."""
+    if described is not None and described.planted is not None:
+        return "Included: whom the simulation draws, as a clinic refers them."
+    rule = described.settings.get("inclusion") if described else None
+    if rule:
+        return f"Included: {rule}."
+    return (
+        "Who was included is not recorded: say it when preparing the data (config.cohort.inclusion), and wherever this "
+        "is quoted."
+    )
+
+
 def _use(judgement: Judgement | None) -> tuple[str, ...]:
     verdict = (judgement.sentence,) if judgement else ()
     return (
@@ -163,9 +176,7 @@ def _participants(described: Described | None) -> tuple[str, ...]:
         f"known response; {described.evaluated} were analysed."
     )
     if described.planted is None:
-        lines.append(
-            "The inclusion rule of the clinic is not recorded in the data: state it wherever this is quoted."
-        )
+        lines.append(inclusion_of(described))
     return tuple(lines)
 
 

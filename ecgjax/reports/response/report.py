@@ -169,7 +169,13 @@ def _comparison(
             else []
         ),
         *(
-            [Section("Decisions", text=[card.PAPER_NUMBERS, card.SELECTED], tables=decided)]
+            [
+                Section(
+                    "Decisions",
+                    text=[card.PAPER_NUMBERS, f"{card.SELECTED} {card.inclusion_of(described)}"],
+                    tables=decided,
+                )
+            ]
             if decided
             else []
         ),

@@ -44,7 +44,8 @@ class CrtCohort:
     follow-up counts as (`response.derive`); "given" takes the table's response column, checked against deaths only.
     Where a patient has a response both given and derived and they differ, `on_disagreement` refuses the table, naming
     the lines, or takes one of the two. ECGs of paced hearts are rejected: spikes tell that the device is in, and so the
-    outcome's timing.
+    outcome's timing. `inclusion` says in words who came into the table; reports print it beside the guidelines, which
+    are easily beaten where they themselves chose the patients.
     """
 
     name = "crt"
@@ -59,6 +60,7 @@ class CrtCohort:
         strict: bool | None = None,
         deaths: Deaths = "nonresponder",
         on_disagreement: Literal["refuse", "given", "derived"] = "refuse",
+        inclusion: str | None = None,
         ignore: Sequence[str] = (),
     ):
         path = pathlib.Path(table)
@@ -87,6 +89,7 @@ class CrtCohort:
             "deaths": deaths,
             "on_disagreement": on_disagreement,
             "disagreements": len(differing),
+            "inclusion": inclusion,
             "taken_as_given": int(np.sum(np.isnan(derived) & ~np.isnan(known))),
             **_counts(self._table, known),
         }
