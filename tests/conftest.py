@@ -37,6 +37,15 @@ def _directory(variable: str, default: str) -> pathlib.Path:
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_what_was_compiled():
+    """A program holds dozens of the 65,530 maps that Linux grants a process; modules together would want more."""
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def optimised():
     """Compiles as a run would."""

@@ -20,13 +20,6 @@ B, K = 32, 8
 SCALARS = {"log_scale": jnp.float32(np.log(10)), "bias": jnp.float32(-3.0)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def same(rows, columns):
     return jnp.all(rows[:, None] == columns, axis=-1)
 

@@ -19,13 +19,6 @@ KEY = jax.random.key(5)
 TX = optax.sgd(1.0)  # What a step takes off the parameters is the gradient.
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def halves(**changes):
     """Without any draw: the two halves of a record as they are."""
     fields = {"modality": "ecg", "encoder": VIT, "pairs": "halves", "views": "none", "projection": 8}
