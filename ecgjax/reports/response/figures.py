@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ecgjax.reports.figures import GREY, INK, ORANGE, clean
 from ecgjax.reports.response.results import Contender, CrossValidated
+from ecgjax.reports.tables import number
 
 COLOURS = ("#1f5fa8", "#c2571a", "#2f855a", "#7a4fa3", "#b7791f", "#5b6774")
 """Told apart by most who do not see red or green as others do; line styles differ as well."""
@@ -71,7 +72,7 @@ def calibration_plot(found: CrossValidated, names: Sequence[str], *, groups: int
         axes.plot(p, np.full(len(p), -0.04), "|", color=INK, markersize=4, alpha=0.4)
         slope, intercept = (contender.metric(f"calibration_{name}").value for name in ("slope", "intercept"))
         axes.set_title(
-            f"{contender.name}\nslope {slope:.2f}, intercept {intercept:.2f}",
+            f"{contender.name}\nslope {number(slope)}, intercept {number(intercept)}",
             fontsize=8,
             loc="left",
             color=INK,
