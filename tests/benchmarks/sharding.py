@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "objectives")]
 
 import jax
 import numpy as np
-from tiny_objectives import SECTIONS, batch, initial, objective
+from tiny_objectives import SECTIONS, batch_for, initial, objective
 
 from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
@@ -78,7 +78,7 @@ def computed(name: str, shape: tuple[int, int, int]):
     mesh = meshes.make_mesh(
         slices=slices, data=data, fsdp=fsdp, devices=jax.devices()[: slices * data * fsdp]
     )
-    params, extra, inputs = *initial(name), batch()
+    params, extra, inputs = *initial(name), batch_for(name)
     shard, whole = meshes.shardings({"params": params, "extra": extra}, mesh), meshes.replicated(mesh)
 
     def loss(params, extra, inputs, key):
