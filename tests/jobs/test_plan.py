@@ -68,7 +68,7 @@ def libtpu_held():
 
 
 @needs_libtpu
-def test_a_real_step_is_compiled_for_a_slice_once(command, config, tmp_path, libtpu_held):
+def test_a_real_step_is_compiled_for_a_slice_once(command, config, tmp_path, libtpu_held, monkeypatch):
     """From the command line to the numbers, while another process holds libtpu; the second time it is known."""
     out, cache = tmp_path / "plan.json", str(tmp_path / "cache")
     arguments = [
@@ -103,6 +103,8 @@ def test_a_real_step_is_compiled_for_a_slice_once(command, config, tmp_path, lib
     assert (reduction["kind"], reduction["group"], reduction["network"]) == ("all-reduce", 4, "ici")
     assert reduction["bytes"] == pytest.approx(parameters, rel=0.01)  # The gradient, and a few metrics.
 
+    # Flags are a part of what is known; the command above had none.
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
     (again,) = plan(config, examples_per_chip=[4], fast=True, cache=cache).cases
     assert again.compiled == compiled_from_json({**compiled, "cached": True})
 
