@@ -177,10 +177,11 @@ def interval_text(interval: Interval) -> str:
 
 
 def number(value: float, *, digits: int = 2) -> str:
-    """Without the leading zero, as .35."""
+    """Without the leading zero, as .35 or −.35."""
     text = f"{value:.{digits}f}"
     text = text.removeprefix("-") if float(text) == 0 else text
-    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+    text = text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+    return text.replace("-", "−")
 
 
 def fine(value: float) -> str:
@@ -191,7 +192,7 @@ def fine(value: float) -> str:
 def signed(value: float) -> str:
     """A difference, with its sign and three digits."""
     text = fine(value)
-    return f"−{text[1:]}" if text.startswith("-") else f"+{text}"
+    return text if text.startswith("−") else f"+{text}"
 
 
 def _bounds(interval: Interval, form) -> str:

@@ -19,7 +19,8 @@ from ecgjax.formats.recording import Recording
 
 PATIENTS = 71
 KEY = b"0123456789abcdef"
-NOISE = {"ecg_qrs_ms": 2.5, "ecg_qrs_area_uvs": 1.4, "logistic": 1.3}
+AREA = "ecg_qrs_area_uvs"
+NOISE = {"ecg_qrs_ms": 2.5, AREA: 1.4, "logistic": 1.3}
 SETTINGS = {"repeats": 4, "folds": 4, "inner": 2, "draws": 200, "permutations": 200}
 
 
@@ -222,7 +223,7 @@ def write_all(root):
         write_classes(root / f"beats{seed}", seed=seed)
     write_classes(root / "beats_leaky", leaky=True)
     write_grad_cam(root / "beats0")
-    area, probe = "ecg_qrs_area_uvs", "MIT-BIH, probe"
+    area, probe = AREA, "MIT-BIH, probe"
     return {
         "title": "Response to resynchronisation <fake>",
         "lead": "Fake results of 71 patients.",

@@ -16,7 +16,7 @@ TABLE = Table(
 def test_numbers_are_short_and_keep_their_sign():
     assert [tables.number(x) for x in (0.354, -0.05, 1.0, -0.001, 12.3)] == [
         ".35",
-        "-.05",
+        "−.05",
         "1.00",
         ".00",
         "12.30",

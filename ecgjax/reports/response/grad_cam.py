@@ -11,7 +11,7 @@ from ecgjax.core.files import read_json
 from ecgjax.reports import results
 from ecgjax.reports.figures import INK, clean
 from ecgjax.reports.page import Picture, Section
-from ecgjax.reports.tables import Cell, Line, Table, fine
+from ecgjax.reports.tables import Cell, Line, Table, fine, number
 
 TITLE = "Grad-CAM of the beats"
 _KEYS = {"workdir", "step", "examples", "leads"}
@@ -41,9 +41,9 @@ def grad_cam_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
     )
     pictures = [Picture(mean_maps(arrays), caption, "mean Grad-CAM", vector=False)]
     leads = spec.get("leads") or _leads(root / spec["workdir"], arrays)
-    for number in range(min(spec.get("examples", 3), len(arrays.get("example/record", ())))):
+    for shown in range(min(spec.get("examples", 3), len(arrays.get("example/record", ())))):
         one = {
-            name.removeprefix("example/"): v[number]
+            name.removeprefix("example/"): v[shown]
             for name, v in arrays.items()
             if name.startswith("example/")
         }
@@ -109,7 +109,7 @@ def example_maps(
 def _table(scalars: Mapping[str, float | None], arrays: Mapping[str, np.ndarray]) -> Table:
     def value(name: str, digits: int) -> Cell:
         found = scalars.get(name)
-        return Cell("–" if found is None else f"{found:.{digits}f}")
+        return Cell("–" if found is None else number(found, digits=digits))
 
     lines = []
     for name in _targets(arrays):
