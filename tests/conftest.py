@@ -57,7 +57,7 @@ def _forget_what_was_compiled():
 
 @pytest.fixture(scope="module")
 def optimised():
-    """Compiles as a run would."""
+    """Compiles with the optimisations of a run, if not with its emitter."""
     import jax
 
     before = jax.config.read("jax_disable_most_optimizations")

@@ -10,7 +10,7 @@ from formula import READ, arrays_used
 
 @pytest.fixture(scope="module", params=["float32", "float64"])
 def precision(request, optimised):
-    """The precision a test computes in, compiled as a run would be; matrix products are exact to it."""
+    """The precision a test computes in, compiled with all optimisations; matrix products are exact to it."""
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", request.param == "float64")
     with jax.default_matmul_precision("highest"):
