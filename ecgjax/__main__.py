@@ -101,6 +101,12 @@ def _message(error: BaseException, arguments: Sequence[str]) -> str:
         return text.splitlines()[-1].partition(": ")[2]
     if match := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
         return f"{_argument(arguments, match[2])}: no such key. Did you mean {match[1]!r}?"
+    if match := re.search(r"Attempting to lookup: (\S+)", text):
+        return f"--config.{match[1]}: no such key; --config.{match[1].rpartition('.')[0]} is a value without keys."
+    if match := re.search(r"Could not parse '([^']+)'|indices must be integers", text):
+        given = [x.partition("=")[0] for x in arguments if x.startswith("--config.")]
+        which = f"--config.{match[1]}" if match[1] else f"one of {', '.join(given)}"
+        return f"{which}: a part of a tuple cannot be set alone; set all of it, in quotes."
     if isinstance(error, AttributeError | KeyError):  # A bare key, as ml_collections raises it.
         key = text.strip("'\"")
         return (

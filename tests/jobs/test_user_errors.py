@@ -53,6 +53,14 @@ def test_an_unknown_verb_lists_the_verbs(monkeypatch):
             ["train", "--config=configs/mae_ecg.py:dmo", "--workdir=x"],
             "configs/mae_ecg.py:dmo: unknown; choose from demo",
         ),
+        (
+            ["train", *DEMO, "--config.steps.x=3"],
+            "--config.steps.x: no such key; --config.steps is a value without keys.",
+        ),
+        (
+            ["train", *DEMO, "--config.mesh.rules.x=fsdp"],
+            "one of --config.mesh.rules.x: a part of a tuple cannot be set alone",
+        ),
         (["train", *DEMO, "--nodry_run=3"], "--nodry_run=3 does not take an argument"),
     ],
     ids=lambda x: x[-1] if isinstance(x, list) else "",
