@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import (
@@ -17,10 +16,10 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from ecgjax.core import distributed, files, runtime
+from ecgjax.core import distributed, files, runtime, trees
 from ecgjax.core.interfaces import Tree
 from ecgjax.train import checkpoint_files
-from ecgjax.train.checkpoint_files import COMMITTED, FORMAT, FormatError, Restored, directory_of
+from ecgjax.train.checkpoint_files import COMMITTED, FormatError, Restored, directory_of
 from ecgjax.train.checkpoint_writer import CheckpointWriter
 from ecgjax.train.state import TrainState
 from ecgjax.train.watch import Best, KeepBest, finite
@@ -111,6 +110,8 @@ class Checkpoints:
                 damage = files.first_line(error)
             damages = distributed.gather("restored", damage)
             if not any(damages):
+                damages = [checkpoint_files.change(checkpoint_files.named(restored.state), restored.meta)]
+            if not any(damages):
                 return restored
             self._set_aside(step, next(filter(None, damages)))
         return None
@@ -157,12 +158,9 @@ def write_params(
     workdir: epath.PathLike, step: int, params: Tree, extra: Tree, meta: Mapping[str, Any]
 ) -> None:
     """Writes a checkpoint that can be read but not resumed: no optimiser, no data position."""
-    both = {"params": params, "extra": extra}
-    items = {name: ocp.args.StandardSave(tree) for name, tree in both.items() if jax.tree.leaves(tree)}
+    items = checkpoint_files.stored({"params": params, "extra": extra}, meta)
     with ocp.CheckpointManager(directory_of(workdir)) as manager:
-        manager.save(
-            step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave({**meta, "format": FORMAT}))
-        )
+        manager.save(step, args=ocp.args.Composite(**items))
 
 
 def check_keep(keep: int) -> None:
@@ -274,12 +272,20 @@ def read_params(
     given = {"params": params, "extra": extra}
     try:
         if wanted is None:
-            read = {name: checkpoint_files.read_tree(directory / name, tree) for name, tree in given.items()}
+            fresh = read = {
+                name: checkpoint_files.read_tree(directory / name, tree) for name, tree in given.items()
+            }
         else:
             read = {
                 name: checkpoint_files.read_leaves(directory / name, tree, wanted)
                 for name, tree in given.items()
             }
+            fresh = {
+                name: trees.map_named(lambda path, leaf: leaf if wanted(path) else None, tree)
+                for name, tree in read.items()
+            }
+        if change := checkpoint_files.change(fresh, checkpoint_files.read_meta(directory)):
+            raise ValueError(change)
     except (ValueError, KeyError, OSError) as error:
         raise _unreadable(workdir, step, error) from None
     return read["params"], read["extra"]

@@ -3,7 +3,8 @@
 Read without Orbax's manager: its barriers hang every other process where one process cannot read its part.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from etils import epath
 
 from ecgjax.core import files, trees
 from ecgjax.core.interfaces import Tree
+from ecgjax.train import fingerprints
 from ecgjax.train.state import TrainState
 
 FORMAT = 2
@@ -29,18 +31,21 @@ def directory_of(workdir: epath.PathLike) -> epath.Path:
 
 
 def arguments(state: TrainState, next_batch: int, meta: Mapping[str, Any]) -> ocp.args.Composite:
-    """What Orbax is to write; trees without leaves are left out."""
-    arrays = {name: ocp.args.StandardSave(getattr(state, name)) for name in TREES if has(state, name)}
-    return ocp.args.Composite(
-        **arrays,
-        data=ocp.args.JsonSave({"next_batch": next_batch}),
-        meta=ocp.args.JsonSave({**meta, "format": FORMAT}),
-    )
+    """What Orbax is to write of a state that training can go on from."""
+    items = stored(named(state), meta)
+    return ocp.args.Composite(**items, data=ocp.args.JsonSave({"next_batch": next_batch}))
 
 
-def has(state: TrainState, name: str) -> bool:
-    """Whether a tree of `state` holds anything."""
-    return bool(jax.tree.leaves(getattr(state, name)))
+def named(state: TrainState) -> dict[str, Tree]:
+    """The trees of a state, as they are stored."""
+    return {name: getattr(state, name) for name in TREES}
+
+
+def stored(parts: Mapping[str, Tree], meta: Mapping[str, Any]) -> dict[str, ocp.args.CheckpointArgs]:
+    """Trees, of which those without leaves are left out, with the run's word on itself and on them."""
+    arrays = {name: ocp.args.StandardSave(tree) for name, tree in parts.items() if jax.tree.leaves(tree)}
+    own = {"format": FORMAT, fingerprints.SECTION: fingerprints.fingerprints(parts)}
+    return {**arrays, "meta": ocp.args.JsonSave({**meta, **own})}
 
 
 class Restored(NamedTuple):
@@ -71,7 +76,8 @@ def read_tree(directory: epath.Path, tree: Tree) -> Tree:
     """Reads one tree in the given shapes and shardings; raises where the stored one has other leaves."""
     if not jax.tree.leaves(tree):
         return tree
-    return ocp.StandardCheckpointHandler().restore(directory, args=ocp.args.StandardRestore(tree))
+    with _as_storage_said():
+        return ocp.StandardCheckpointHandler().restore(directory, args=ocp.args.StandardRestore(tree))
 
 
 def read_leaves(directory: epath.Path, tree: Tree, wanted: Callable[[str], bool]) -> Tree:
@@ -82,8 +88,28 @@ def read_leaves(directory: epath.Path, tree: Tree, wanted: Callable[[str], bool]
     arguments = ocp.args.PyTreeRestore(
         item=asked, restore_args=ocp.checkpoint_utils.construct_restore_args(asked)
     )
-    read = ocp.PyTreeCheckpointHandler().restore(directory, args=arguments)
+    with _as_storage_said():
+        read = ocp.PyTreeCheckpointHandler().restore(directory, args=arguments)
     return jax.tree.map(lambda leaf, given: given if leaf is ocp.PLACEHOLDER else leaf, read, tree)
+
+
+@contextlib.contextmanager
+def _as_storage_said() -> Iterator[None]:
+    """Raises what TensorStore raised: Orbax puts it into a bare Exception, which nobody could tell from a bug."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception or error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
+
+
+def change(parts: Mapping[str, Tree], meta: Mapping[str, Any]) -> str:
+    """What in trees as read is not what `meta` says was written, or nothing; all processes call it together."""
+    different = fingerprints.changed(parts, meta.get(fingerprints.SECTION, {}))
+    if not different:
+        return ""
+    return f"{len(different)} arrays are not what was written, the first is {different[0]}"
 
 
 def read_meta(directory: epath.Path) -> dict[str, Any]:
