@@ -1,7 +1,6 @@
 import dataclasses
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -230,14 +229,16 @@ def test_the_online_classifier_touches_nothing_but_itself():
         params, extra = drawn((("cmr", _Hashable(BATCH_NORM)), ("online", _Hashable(ONLINE))))
         if online is None:
             params = {m: params[m] for m in ("ecg", "cmr")}
-        grad = jax.jit(jax.value_and_grad(functools.partial(objective.loss, train=True), has_aux=True))
-        gradients[name] = jax.device_get(grad(params, extra, batch(), KEY))
+        grad = jax.value_and_grad(functools.partial(objective.loss, train=True), has_aux=True)
+        with (
+            jax.disable_jit()
+        ):  # Operation by operation: two compiled programs may fuse, and so round, otherwise.
+            gradients[name] = jax.device_get(grad(params, extra, batch(), KEY))
     ((plain, plain_aux), without), ((value, aux), with_) = gradients["without"], gradients["with"]
     assert all(np.any(leaf) for leaf in jax.tree.leaves(with_.pop("online")))
-    # Two programs, so equal but for the order of sums.
-    chex.assert_trees_all_close(with_, without, rtol=1e-5, atol=1e-7)
-    chex.assert_trees_all_close(aux.extra, plain_aux.extra, rtol=1e-6)
-    np.testing.assert_allclose(aux.metrics["contrastive"], plain, rtol=1e-6)
+    assert trees.digest(with_) == trees.digest(without)
+    assert trees.digest(aux.extra) == trees.digest(plain_aux.extra)
+    assert aux.metrics["contrastive"] == plain
     np.testing.assert_allclose(value, plain + aux.metrics["online"], rtol=1e-6)
 
 
