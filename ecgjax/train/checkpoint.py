@@ -78,7 +78,7 @@ class Checkpoints:
         if scores is not None:
             self._scores[step] = finite(scores)
             meta = {**meta, _SCORES: self._scores[step]}
-        self._writer.save(step, checkpoint_files.arguments(state, next_batch, meta))
+        self._writer.save(step, lambda: checkpoint_files.arguments(state, next_batch, meta))
 
     def finish(self, again: Callable[[], None]) -> None:
         """Returns once the newest save is on disk; `again` repeats it where storage let it down."""

@@ -41,13 +41,16 @@ class CheckpointWriter:
         """Lists the directory anew."""
         self._manager.reload()
 
-    def save(self, step: int, arguments: ocp.args.Composite) -> None:
-        """Starts writing. A failure of the save before is said and made good by this one; a third in a row is final."""
+    def save(self, step: int, make_arguments: Callable[[], ocp.args.Composite]) -> None:
+        """Starts writing, if the step is not there yet; a failure of the save before is said and made good by this one.
+
+        A third failure in a row is final.
+        """
         if step != self._saving:
             self._settle()
         if step in self.steps():
             return
-        self._saving = step
+        self._saving, arguments = step, make_arguments()
         self._retried(lambda: self._start(step, arguments), self._what)
 
     def finish(self, again: Callable[[], None]) -> None:

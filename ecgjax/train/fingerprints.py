@@ -35,13 +35,12 @@ def fingerprints(tree: Tree) -> dict[str, str]:
 
 def changed(tree: Tree, stored: Mapping[str, str]) -> list[str]:
     """Paths of the leaves that are not what was stored; those of another dtype or unknown to `stored` cannot tell."""
-    found = fingerprints(tree)
-    same_dtype = (path for path in sorted(found) if _dtype(stored.get(path, "")) == _dtype(found[path]))
-    return [path for path in same_dtype if stored[path] != found[path]]
-
-
-def _dtype(fingerprint: str) -> str:
-    return fingerprint.partition(":")[0]
+    known = {
+        path: leaf
+        for path, leaf in trees.flatten(tree).items()
+        if stored.get(path, "").startswith(f"{leaf.dtype}:")
+    }
+    return sorted(path for path, found in fingerprints(known).items() if found != stored[path])
 
 
 @jax.jit
