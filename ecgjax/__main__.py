@@ -8,8 +8,12 @@ import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from absl import app, flags
+
+import ecgjax
+from ecgjax.core import cluster
 
 VERBS = {
     "prepare": "raw recordings, or the synthetic cohort, to conditioned shards and a manifest",
@@ -34,11 +38,12 @@ def main() -> None:
     if verb in ("-h", "--help", "help"):
         _print(_overview())
         return
+    if verb == "--version":
+        _print(f"ecgjax {ecgjax.__version__}")
+        return
     if verb not in VERBS:
         sys.exit(f"ecgjax: unknown verb {verb!r}; choose from {', '.join(VERBS)}.")
     job = importlib.import_module(f"ecgjax.jobs.{verb}")
-    from ecgjax.core import cluster, distributed  # With jax, which the overview can do without.
-
     job.define()
     arguments = [f"ecgjax {verb}", *sys.argv[2:]]
     if {"-h", "--help"} & set(arguments):
@@ -46,16 +51,18 @@ def main() -> None:
         return
     try:
         flags.FLAGS(arguments)
+        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+            flags.FLAGS.config.keys()  # A file that cannot be loaded says so only when it is used.
         if verb not in SEVERAL:
             cluster.check_alone(verb, os.environ)
         status = app.run(lambda _: _run(job), argv=arguments[:1])
     except KeyboardInterrupt:
-        distributed.leave(f"ecgjax {verb}: interrupted.")
+        _leave(f"ecgjax {verb}: interrupted.")
         sys.exit(f"ecgjax {verb}: interrupted.")
     except Exception as error:
         expected = _for_the_user(error)
         said = f"ecgjax {verb}: {_message(error, arguments)}" if expected else traceback.format_exc()
-        distributed.leave(said, error)
+        _leave(said, error)
         if not expected:
             raise
         sys.exit(said)
@@ -63,11 +70,20 @@ def main() -> None:
 
 
 def _run(job) -> int:
-    from ecgjax.core import distributed
-
     status = job.run(flags.FLAGS)
-    distributed.finish()
+    if (distributed := _distributed()) is not None:
+        distributed.finish()
     return status
+
+
+def _leave(said: str, error: BaseException | None = None) -> None:
+    if (distributed := _distributed()) is not None:
+        distributed.leave(said, error)
+
+
+def _distributed() -> ModuleType | None:
+    """What ties several processes together; a verb that never got there has nobody to tell, and jax to spare."""
+    return sys.modules.get("ecgjax.core.distributed")
 
 
 def _print(text: str) -> None:
@@ -147,8 +163,9 @@ def _help(verb: str, job) -> str:
 
 
 def _flags_of(job) -> list[flags.Flag]:
-    modules = (job.__name__, "ecgjax.core.runtime", "ecgjax.core.distributed")
-    return [flag for name in modules for flag in flags.FLAGS.get_key_flags_for_module(name)]
+    modules = (job.__name__, "ecgjax.core.flags")
+    found = [flag for name in modules for flag in flags.FLAGS.get_key_flags_for_module(name)]
+    return sorted(found, key=lambda flag: flag.name != "config")
 
 
 if __name__ == "__main__":

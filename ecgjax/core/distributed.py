@@ -25,7 +25,6 @@ __all__ = [
     "RESUME",
     "agreed",
     "barrier",
-    "define",
     "finish",
     "gather",
     "lead_first",
@@ -37,25 +36,8 @@ __all__ = [
 _peers: Peers | None = None
 
 
-def define() -> None:
-    """Declares the flags of jobs that may run on several processes."""
-    flags.DEFINE_enum(
-        "distributed",
-        "auto",
-        cluster.METHODS,
-        "Who runs this together. auto: by --coordinator where given, else the tasks of a SLURM step, the hosts of a "
-        "Cloud TPU or of a GKE TPU job, else one process.",
-    )
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where the platform does not say it.")
-    flags.DEFINE_integer("processes", None, "With --coordinator: how many processes.")
-    flags.DEFINE_integer("process", None, "With --coordinator: the number of this one, from 0.")
-    flags.DEFINE_list("local_devices", None, "GPUs of this process, as 0,1; default: all, or by SLURM task.")
-    flags.DEFINE_integer("join_timeout", 300, "Seconds that processes wait for each other at the start.", 1)
-    flags.DEFINE_integer("peer_timeout", 30, "Seconds of silence after which a process counts as gone.", 5)
-
-
 def start(args: flags.FlagValues) -> None:
-    """Joins the other processes that the flags of `define`, or the platform, speak of; before any use of devices."""
+    """Joins the other processes that flags, or the platform, speak of; before any use of devices."""
     global _peers
     found = cluster.find(
         args.distributed,

@@ -6,20 +6,13 @@ import os
 import sys
 
 import jax
-from absl import flags
 from absl import logging as absl_logging
 from etils import epath
 
 from ecgjax.core import distributed, files
 
-
-def define_compile_cache() -> None:
-    """Declares the flag that jobs which compile have in common."""
-    flags.DEFINE_string(
-        "compile_cache",
-        None,
-        "Directory of compiled programs, to share between runs; default: in the workdir.",
-    )
+INTERRUPTED = 75
+"""Exit code (EX_TEMPFAIL) after a saved interruption: the same command goes on."""
 
 
 def is_lead() -> bool:

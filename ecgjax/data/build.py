@@ -28,11 +28,11 @@ from ecgjax.data.build_shard import (
 )
 from ecgjax.data.cohorts.base import Cohort, Item
 from ecgjax.data.examples import Recipe
-from ecgjax.data.input_specs import cmr_spec, complete, ecg_spec
 from ecgjax.data.manifest import Manifest, Shard, SplitSummary, TargetColumn
 from ecgjax.data.shards import WRITER_OPTIONS, check_content, local_path
 from ecgjax.formats.recording import LEADS
 from ecgjax.signals import ecg as ecg_signals
+from ecgjax.signals.input_specs import cmr_spec, complete, ecg_spec
 
 SPLITS = ("train", "val", "test")
 CONFIG_NAME = "config.json"

@@ -16,49 +16,17 @@ products; local:8 is eight devices of this machine (CPU or GPU). Data need not e
 their shapes are those of --input. Needs libtpu: pip install "ecgjax[plan]".
 """
 
-import copy
-import dataclasses
-import math
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from ecgjax.core import config as configs
-from ecgjax.core import files, runtime
-from ecgjax.jobs import plan_data, setup
-from ecgjax.jobs.plan_compile import Request, compile_apart
-from ecgjax.objectives import OBJECTIVES
-from ecgjax.plans import batch_search, environment, table, topologies
-from ecgjax.plans.case import Case
-from ecgjax.plans.case_json import case_to_json
-from ecgjax.plans.estimate import margin
-from ecgjax.plans.prices import Contrast
-from ecgjax.plans.records import Compiled
-from ecgjax.plans.topologies import Topology
-
-_OF_PAIRS = ("cross_modal", "simclr")
-"""Objectives whose loss compares every example of the batch with every other."""
-
-_VIEWS = {"nt_xent": 2}
-"""How many views of an example are on either side of the logits; of other contrasts one."""
-
-_NAME_LENGTH = 100
-"""Of a collective; one that XLA made of many has the names of all."""
-
-_SUBLANES = 8
-"""Batches are searched in multiples of so many a device: on a TPU fewer are padded to as many."""
+from ecgjax.core.flags import define_config
 
 
 def define() -> None:
     """Declares the flags of this job."""
-    config_flags.DEFINE_config_file(
-        "config", help_string="Training config: FILE or FILE:ARG.", lock_config=True
-    )
+    define_config("Training")
     flags.DEFINE_list(
         "topology", None, "Slices to compile for, such as v5e:4x4,v5p:4x4x8,2xv5e:16x16 or local:8."
     )
@@ -90,14 +58,20 @@ def run(args: flags.FlagValues) -> int:
     """Plans; returns the exit code."""
     if args.config is None or not args.topology:
         raise ValueError("plan needs --config=FILE and --topology=NAMES; see `python -m ecgjax plan --help`.")
-    jax.config.update("jax_platforms", "cpu")  # The chips of this machine, if any, are not for this process.
-    runtime.start()
+    examples_per_chip = [_positive(x, "--examples_per_chip") for x in args.examples_per_chip]
     if args.json is not None:
         _check_writable(Path(args.json))
-    found = plan(
+    import jax
+
+    from ecgjax.core import runtime
+    from ecgjax.runs import planning
+
+    jax.config.update("jax_platforms", "cpu")  # The chips of this machine, if any, are not for this process.
+    runtime.start()
+    found = planning.plan(
         args.config,
         topology=args.topology,
-        examples_per_chip=[_positive(x, "--examples_per_chip") for x in args.examples_per_chip],
+        examples_per_chip=examples_per_chip,
         recipe=args.input,
         fast=args.fast,
         largest_batch=args.largest_batch,
@@ -107,134 +81,12 @@ def run(args: flags.FlagValues) -> int:
     return _tell(found, verbose=args.verbose, json=args.json)
 
 
-class Planned(NamedTuple):
-    """What was compiled, and one line for everything that could not be."""
-
-    cases: list[Case]
-    failures: list[str]
-
-
-def plan(
-    config: ConfigDict,
-    *,
-    topology: Sequence[str],
-    examples_per_chip: Sequence[int] = (),
-    recipe: str,
-    fast: bool = False,
-    largest_batch: bool = False,
-    time_limit: float,
-    cache: str | None,
-) -> Planned:
-    """Compiles for every topology and batch.
-
-    What fails for another reason than memory is said and left out, since its successors may take an hour; that
-    nothing was compiled is an error.
-    """
-    configs.check_sections(config, setup.SECTIONS)
-    config = configs.plain(config)
-    configs.check_sections(config["data"], setup.DATA_FIELDS, "config.data")
-    configs.check_set(config, "steps")
-    where = [topologies.parse(name) for name in topology]
-    steps = [
-        (one, _with_batch(config, one, share)) for one in where for share in examples_per_chip or (None,)
-    ]
-    if any(one.chip for one in where):
-        environment.check_libtpu()
-    data, words = plan_data.data_of(config, recipe)
-    runtime.say(words)
-
-    def compile_step(config: Mapping[str, Any], one: Topology, effort: str) -> Compiled:
-        name = f"{one.name}, batch {config['data']['batch_size']}"
-        runtime.say(f"{name}: compiling{' fast' if effort == 'fast' else ''}, at most {time_limit:.0f} s")
-        request = Request(config, data, one.name, effort, cache)
-        compiled = compile_apart(request, time_limit=time_limit, say=runtime.say)
-        found = "found the report of an earlier compilation" if compiled.cached else _said(compiled)
-        runtime.say(f"{name}: {found}.")
-        return compiled
-
-    cases, failures = [], []
-    for one, own in steps:
-        compiled = found = None
-        try:
-            # Other compilers than that of TPUs know no effort.
-            compiled = compile_step(own, one, "fast" if fast and one.chip else "full")
-            found = _largest(own, one, compiled, compile_step) if largest_batch else None
-        except ValueError as error:
-            if len(steps) == 1 and compiled is None:
-                raise
-            failures.append(str(error))
-            runtime.say(failures[-1])
-        if compiled is not None:
-            cases.append(Case(one, compiled, found, fsdp=config["mesh"]["fsdp"], contrast=_contrast(config)))
-    if not cases:
-        raise ValueError(f"nothing was planned; the last of {len(steps)} said: {failures[-1]}")
-    return Planned(cases, failures)
-
-
-def _contrast(config: Mapping[str, Any]) -> Contrast | None:
-    """What the loss compares; what a config leaves out is as the objective has it."""
-    section = config["objective"]
-    if section["name"] not in _OF_PAIRS:
-        return None
-    defaults = {field.name: field.default for field in dataclasses.fields(OBJECTIVES[section["name"]])}
-    chosen = {**defaults, **section}
-    return Contrast(
-        chosen["projection"],
-        views=_VIEWS.get(chosen["contrast"], 1),
-        parts=config["accumulate"],
-        tile=chosen["tile"],
-    )
-
-
-def _with_batch(
-    config: Mapping[str, Any], topology: Topology, examples_per_chip: int | None
-) -> dict[str, Any]:
-    """The config for this topology, whose slices are what it has; raises where its devices do not divide the batch."""
-    config = copy.deepcopy(dict(config))
-    config["mesh"]["slices"] = topology.slices
-    if examples_per_chip is not None:
-        config["data"]["batch_size"] = examples_per_chip * topology.chips
-    batch = config["data"]["batch_size"]
-    if batch % topology.devices:
-        even = f", a multiple of {topology.devices_per_chip}" if topology.devices_per_chip > 1 else ""
-        raise ValueError(
-            f"--topology={topology.name}: its {topology.devices} devices do not divide a batch of {batch}; give "
-            f"--examples_per_chip=N{even}, or another config.data.batch_size."
-        )
-    return config
-
-
-def _largest(config, topology: Topology, compiled: Compiled, compile_step) -> batch_search.Largest:
-    """Searches fast, and lowers what it finds until it fits with the effort of `compiled` too.
-
-    What fits is what compiles and leaves room for the program's code and for the next batch.
-    """
-    available = topology.chip.usable_bytes if topology.chip else None
-    if available is None:
-        raise ValueError(f"--largest_batch: nobody knows what {topology.name} can hold; give a TPU topology.")
-    step = _batch_step(config, topology.devices)
-
-    def probe(batch: int, effort: str = "fast") -> batch_search.Probe:
-        changed = copy.deepcopy(dict(config))
-        changed["data"]["batch_size"] = batch
-        found = compile_step(changed, topology, effort)
-        free = margin(found)
-        if free is None:
-            return batch_search.Probe(batch, False, found.needed)
-        return batch_search.Probe(batch, free >= 0, available - free)
-
-    found = batch_search.largest(probe, available=available, start=config["data"]["batch_size"], step=step)
-    while compiled.effort == "full" and found.batch and not (verdict := probe(found.batch, "full")).fits:
-        found = batch_search.Largest(found.batch - step, found.batch, (*found.probes, verdict))
-    return found
-
-
-def _batch_step(config: Mapping[str, Any], devices: int) -> int:
-    """Batches of which this divides every one can be cut as the config says: in parts, tiles and groups."""
-    objective, parts = config["objective"], config["accumulate"] * config["grad_cache"]
-    share = math.lcm(_SUBLANES, parts, config["accumulate"] * (objective.get("tile") or 1))
-    groups = [section.get("norm_group") for section in objective.values() if isinstance(section, Mapping)]
-    return math.lcm(share * devices, *(parts * group for group in groups if group))
+def _tell(found, *, verbose: bool, json: str | None) -> int:
+    """Prints and writes what was `Planned`; the exit code says whether anything is lacking."""
+    print(found.text(verbose=verbose), flush=True)
+    if json is not None:
+        found.write_json(json)
+    return 1 if found.failures else 0
 
 
 def _check_writable(path: Path) -> None:
@@ -242,12 +94,6 @@ def _check_writable(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"--json={path} is a directory; give a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _said(compiled: Compiled) -> str:
-    if compiled.error is not None:
-        return compiled.error
-    return f"compiled in {compiled.seconds:.0f} s, host memory {compiled.host_bytes / 2**30:.1f} GiB"
 
 
 def _positive(text: str, flag: str) -> int:
@@ -259,29 +105,3 @@ def _positive(text: str, flag: str) -> int:
 def _cache() -> str:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return os.fspath(Path(base) / "ecgjax" / "plan")
-
-
-def _tell(found: Planned, *, verbose: bool, json: str | None) -> int:
-    """Prints and writes; the exit code says whether anything is lacking."""
-    print(_text(found, verbose=verbose), flush=True)
-    if json is not None:
-        cases = [case_to_json(case) for case in found.cases]
-        files.write_json(json, {"cases": cases, "failures": found.failures})
-    return 1 if found.failures else 0
-
-
-def _text(found: Planned, *, verbose: bool) -> str:
-    parts = [table.report(case) + (_every_collective(case) if verbose else "") for case in found.cases]
-    if len(found.cases) > 1:
-        parts.append(table.overview(found.cases))
-    return "\n".join([*parts, *(f"Not planned: {failure}" for failure in found.failures)])
-
-
-def _every_collective(case: Case) -> str:
-    found = case.compiled.program.collectives if case.compiled.program else ()
-    return "".join(
-        f"{one.times:,} x {one.kind} {'+'.join(one.dtypes)} {one.bytes:,} B, groups of {one.group} spanning "
-        f"{'x'.join(map(str, one.span)) or '-'}, {one.network}, {'blocking' if one.blocking else 'hidden'}: "
-        f"{one.name[:_NAME_LENGTH]}\n"
-        for one in found
-    )

@@ -11,21 +11,13 @@ A config with `runs` reports cross-validations of a response to treatment, with 
 """
 
 from absl import flags
-from etils import epath
-from ml_collections import config_flags
 
-from ecgjax.core import config as configs
-from ecgjax.core import runtime
-from ecgjax.core.files import write_text
-from ecgjax.reports import report
-from ecgjax.reports.response import report as response_report
+from ecgjax.core.flags import define_config
 
 
 def define() -> None:
     """Declares the flags of this job."""
-    config_flags.DEFINE_config_file(
-        "config", help_string="Report config: FILE or FILE:ARG.", lock_config=True
-    )
+    define_config("Report")
     flags.DEFINE_string("root", ".", "Directory that the paths in the config are relative to.")
     flags.DEFINE_string("output", None, "HTML file to write; default: ROOT/report.html.")
     flags.DEFINE_string("data", None, "Data directory whose first test examples to show.")
@@ -36,18 +28,28 @@ def run(args: flags.FlagValues) -> int:
     """Reports; returns the exit code."""
     if args.config is None:
         raise ValueError("report needs --config=FILE; see `python -m ecgjax report --help`.")
+    if "runs" in args.config and args.data:
+        raise ValueError(
+            "--data: a report of cross-validations names its data in the config, as config.data."
+        )
+    from etils import epath
+
+    from ecgjax.core import config as configs
+    from ecgjax.core import runtime
+    from ecgjax.core.files import write_text
+
     runtime.start()
     root = epath.Path(args.root)
     if not root.is_dir():
         raise ValueError(f"--root={root} is no directory; name the one that holds the runs.")
     spec = configs.plain(args.config)
     if "runs" in spec:
-        if args.data:
-            raise ValueError(
-                "--data: a report of cross-validations names its data in the config, as config.data."
-            )
+        from ecgjax.response.report import report as response_report
+
         built = response_report.build(spec, root=root)
     else:
+        from ecgjax.reports import report
+
         gallery = report.read_gallery(args.data) if args.data else None
         built = report.build(spec, root=root, gallery=gallery)
     output = epath.Path(args.output or root / "report.html")

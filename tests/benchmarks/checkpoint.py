@@ -31,8 +31,8 @@ import numpy as np
 from configs import mae_ecg
 from ecgjax.core import config as configs
 from ecgjax.core import trees
-from ecgjax.jobs.assemble import assemble
-from ecgjax.jobs.plan_data import data_of
+from ecgjax.runs.assemble import assemble
+from ecgjax.runs.planned_data import data_of
 from ecgjax.train import checkpoint
 from ecgjax.train.checkpoint import Checkpoints
 from ecgjax.train.state import TrainState

@@ -10,14 +10,14 @@ import time
 
 import numpy as np
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "evaluators"))
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "response"))
 
 import planted
 
-from ecgjax.evaluators.comparators.classical import MODELS, Classical
-from ecgjax.evaluators.comparators.measures import SingleMeasure
-from ecgjax.evaluators.crossvalidation.leaks import permuted_labels
-from ecgjax.evaluators.crossvalidation.run import CrossValidation
+from ecgjax.response.comparators.classical import MODELS, Classical
+from ecgjax.response.comparators.measures import SingleMeasure
+from ecgjax.response.crossvalidation.leaks import permuted_labels
+from ecgjax.response.crossvalidation.run import CrossValidation
 
 
 def main() -> None:

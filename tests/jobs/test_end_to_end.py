@@ -8,7 +8,7 @@ import pytest
 from tiny_runs import cross_modal, masked
 
 from ecgjax.core import trees
-from ecgjax.jobs import setup
+from ecgjax.runs import opening
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def test_the_account_of_the_transfer_is_kept(root):
 
 
 def test_a_transferred_encoder_starts_where_the_first_run_ended(root):
-    source = setup.open_checkpoint(root / "seed0" / "mdm", 6).params["ecg"]["encoder"]
-    started = setup.open_checkpoint(root / "seed0" / "mmcl", 0).params["ecg"]["encoder"]
+    source = opening.open_checkpoint(root / "seed0" / "mdm", 6).params["ecg"]["encoder"]
+    started = opening.open_checkpoint(root / "seed0" / "mmcl", 0).params["ecg"]["encoder"]
     source, started = trees.flatten(source), trees.flatten(started)
     shared = source.keys() & started.keys()
     assert len(shared) > 10

@@ -21,8 +21,9 @@ from ecgjax.data.cohorts.synthetic import SyntheticCohort
 from ecgjax.data.manifest import read_manifest
 from ecgjax.data.shards import DamagedDataError, read_split
 from ecgjax.formats.recording import Recording
-from ecgjax.jobs import inspect
+from ecgjax.jobs import inspect as inspect_job
 from ecgjax.reports.image_figure import image_figure
+from ecgjax.runs import describing
 from ecgjax.signals.ecg import condition
 from ecgjax.signals.stft import log_image
 
@@ -62,9 +63,9 @@ def call(monkeypatch):
         values = flags.FlagValues()
         for name, function in declare.items():
             monkeypatch.setattr(flags, name, functools.partial(function, flag_values=values))
-        inspect.define()
+        inspect_job.define()
         values(["ecgjax inspect", *map(str, arguments)])
-        return inspect.run(values)
+        return inspect_job.run(values)
 
     return run
 
@@ -144,7 +145,7 @@ def test_a_tone_is_drawn_at_its_frequency(beats):
 def test_statistics_are_those_of_the_stored_labels(prepared):
     manifest = read_manifest(prepared)
     label = read_split(prepared, manifest, "train")["label"]
-    rows = {line.split()[0]: line.split() for line in inspect.describe_data(manifest) if line}
+    rows = {line.split()[0]: line.split() for line in describing.describe_data(manifest) if line}
     volumes = label[:, manifest.target_names.index("LVEDV")].astype(float)
     assert rows["LVEDV"][1:] == ["regression", "mL", f"{volumes.mean():.4g}", f"{volumes.std():.4g}", "0.0%"]
     fibrillation = label[:, manifest.target_names.index("AF")].astype(float)
@@ -154,7 +155,7 @@ def test_statistics_are_those_of_the_stored_labels(prepared):
 def test_missing_labels_and_rejects_are_counted(prepared):
     manifest = read_manifest(prepared)
     columns = (dataclasses.replace(manifest.targets[0], count=9), *manifest.targets[1:])
-    text = inspect.describe_data(
+    text = describing.describe_data(
         dataclasses.replace(manifest, targets=columns, rejects={"ecg nan": 3, "ecg flat": 1}, withdrawn=2)
     )
     assert next(line for line in text if line.startswith("LVEDV")).endswith("25.0%")
@@ -178,8 +179,8 @@ def test_verify_reads_every_byte(data, capsys, call):
 
 def test_pictures_are_drawn_in_millivolt_for_the_examples_asked_for(prepared, tmp_path, call, monkeypatch):
     drawn = []
-    paper = inspect.ecg_paper
-    monkeypatch.setattr(inspect, "ecg_paper", lambda mv, **k: drawn.append(mv) or paper(mv, **k))
+    paper = describing.ecg_paper
+    monkeypatch.setattr(describing, "ecg_paper", lambda mv, **k: drawn.append(mv) or paper(mv, **k))
     output = tmp_path / "pictures"
     assert call(f"--data={prepared}", f"--pictures={output}", "--examples=2") == 0
     names = sorted(path.name for path in output.iterdir())
@@ -212,7 +213,7 @@ def workdir(prepared, tmp_path):
 
 
 def test_a_young_workdir_says_that_nothing_is_there_yet(workdir):
-    text = "\n".join(inspect.describe_workdir(workdir))
+    text = "\n".join(describing.describe_workdir(workdir))
     assert "objective masked, not TRAINED yet, 30 steps asked for" in text
     assert "checkpoints: none" in text
     assert "metrics: none yet" in text
@@ -220,7 +221,7 @@ def test_a_young_workdir_says_that_nothing_is_there_yet(workdir):
 
 
 def test_parameters_add_up_over_the_branches(workdir):
-    lines = inspect.describe_workdir(workdir)
+    lines = describing.describe_workdir(workdir)
     start = lines.index(next(line for line in lines if line.startswith("branch"))) + 1
     counts = {}
     for line in lines[start : lines.index("", start)]:
@@ -235,7 +236,7 @@ def test_parameters_add_up_over_the_branches(workdir):
 def test_the_last_value_of_every_metric_is_shown(workdir):
     rows = [{"step": 1, "loss": 2.0}, {"step": 2, "val_loss": 3.5}, {"step": 3, "loss": 1.25}]
     (workdir / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 4, "lo')
-    lines = [line.split() for line in inspect.describe_workdir(workdir)]
+    lines = [line.split() for line in describing.describe_workdir(workdir)]
     assert ["loss", "1.25", "3"] in lines
     assert ["val_loss", "3.5", "2"] in lines
 
@@ -247,7 +248,7 @@ def test_the_headline_of_an_evaluator_leaves_controls_and_unscored_targets_out(w
     write_json(workdir / "results" / "linear_probe" / "20.json", {"rows": rows, "scalars": {}})
     write_json(workdir / "results" / "retrieval" / "20.json", {"rows": [], "scalars": {"top1": 0.125}})
     write_json(workdir / "TRAINED", {"step": 30, "params": "x"})
-    text = "\n".join(" ".join(line.split()) for line in inspect.describe_workdir(workdir))
+    text = "\n".join(" ".join(line.split()) for line in describing.describe_workdir(workdir))
     assert "linear_probe 20 ecg/embedding mean r2 0.5\n" in text + "\n"
     assert "retrieval 20 top1 0.125" in text
     assert "TRAINED at step 30" in text

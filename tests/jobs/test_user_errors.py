@@ -10,9 +10,8 @@ import ecgjax.__main__ as program
 from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.data.manifest import read_manifest
-from ecgjax.jobs import feed, setup
-from ecgjax.jobs import train as train_job
 from ecgjax.models.vit import patchify
+from ecgjax.runs import feed, opening, training
 
 WATCH = {"metric": "val_los", "mode": "min"}
 DEMO = ["--config=configs/mae_ecg.py:demo"]
@@ -93,7 +92,7 @@ def _raiser(kind):
 
 
 def dry(config, workdir):
-    assert train_job.train(config, workdir, dry_run=True) == 0
+    assert training.train(config, workdir, dry_run=True) == 0
 
 
 def test_a_dry_run_writes_nothing(masked_config, tmp_path, capsys):
@@ -243,5 +242,5 @@ def test_a_norm_group_that_does_not_divide_the_batch_is_refused():
     with pytest.raises(
         ValueError, match=r"config\.objective\.cmr\.norm_group is 12.*the 32 examples.*16, 32\]"
     ):
-        setup.check_norm_groups(section, examples=32)
-    setup.check_norm_groups(section, examples=24)
+        opening.check_norm_groups(section, examples=32)
+    opening.check_norm_groups(section, examples=24)

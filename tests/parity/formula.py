@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ecgjax.train.torch_names import from_torch, path_of, to_torch
+from ecgjax.weights.names import from_torch, path_of, to_torch
 
 
 def draw(name: str, shape: tuple, base: int) -> np.ndarray:

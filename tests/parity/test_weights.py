@@ -9,9 +9,9 @@ import pytest
 from etils import epath
 from formula import Golden
 
-from ecgjax.formats.torch_file import write_torch
-from ecgjax.jobs import convert, setup
-from ecgjax.jobs.conversion import Wishes
+from ecgjax.runs import converting, opening
+from ecgjax.weights.conversion import Wishes
+from ecgjax.weights.files import write_torch
 
 USES = {
     "vit_small": ["sd_*", "x", "feat_*", "logits_avg", "logits_attn", "logits_cls"],
@@ -32,10 +32,10 @@ POOLINGS = {"avg": "mean", "attn": "attention", "cls": "cls"}
 def predict(file, batch, tmp_path, **wishes):
     """What a workdir made of `file` predicts; also its config."""
     write_torch(tmp_path / "weights.ckpt", file)
-    convert.to_workdir(tmp_path / "weights.ckpt", epath.Path(tmp_path / "run"), Wishes(**wishes))
-    trained = setup.open_checkpoint(tmp_path / "run", 0)
+    converting.to_workdir(tmp_path / "weights.ckpt", epath.Path(tmp_path / "run"), Wishes(**wishes))
+    trained = opening.open_checkpoint(tmp_path / "run", 0)
     with jax.default_matmul_precision("highest"):
-        return setup.predictor(trained)(batch), trained.meta["config"]["objective"]
+        return opening.predictor(trained)(batch), trained.meta["config"]["objective"]
 
 
 @pytest.mark.parametrize("short", POOLINGS)

@@ -1,4 +1,3 @@
-import fake_response
 import fake_runs
 import pytest
 
@@ -16,18 +15,3 @@ def scored(fake):
 
     root, spec = fake
     return load(spec["rows"], root=root, draws=200)
-
-
-@pytest.fixture(scope="session")
-def trial(tmp_path_factory):
-    """A root with every kind of result on a response, and the spec that reads it; read only."""
-    root = tmp_path_factory.mktemp("response")
-    return root, fake_response.write_all(root)
-
-
-@pytest.fixture(scope="session")
-def found(trial):
-    from ecgjax.reports.response import results
-
-    root, spec = trial
-    return results.load(spec["runs"], root=root)

@@ -1,0 +1,1 @@
+"""The application: what predicts the response to resynchronisation, on top of the parts; contenders, folds, page."""
