@@ -61,17 +61,22 @@ def require(bound: functools.partial, path: str, *, open_arguments: Sequence[str
             raise ValueError(f"{path}.{key}: missing; {bound.func.__name__} needs it.")
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "config") -> list[str]:
-    """One line a differing key, as `config.optimizer.learning_rate: 0.001 -> 0.01`."""
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """One line for every leaf in which two records of settings differ: configs, manifests, InputSpecs.
+
+    As `config.optimizer.learning_rate: 0.001 -> 0.01`; whoever prints it says what stands on either side. Tuples and
+    lists are the same, as JSON has them.
+    """
+    old, new = plain(old), plain(new)
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return [] if old == new else [f"{path}: {old} -> {new}"]
     lines = []
-    for key in sorted(set(old) | set(new)):
-        here = f"{path}.{key}"
-        if key not in old or key not in new:
-            lines.append(f"{here}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}")
-        elif isinstance(old[key], Mapping) and isinstance(new[key], Mapping):
+    for key in sorted({*old, *new}):
+        here = f"{path}.{key}" if path else key
+        if key in old and key in new:
             lines += differences(old[key], new[key], here)
-        elif plain(old[key]) != plain(new[key]):
-            lines.append(f"{here}: {old[key]} -> {new[key]}")
+        else:
+            lines.append(f"{here}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}")
     return lines
 
 

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from ecgjax.core import config as configs
+
 PER_LEAD = ("rate_hz", "unit", "conditioning", "band_hz", "image")
 """What two data sets must share for an encoder of single leads to serve both: not their leads, nor their length."""
 
@@ -106,7 +108,9 @@ class InputSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain dicts and lists."""
-        return {name: spec and _plain(_told(spec)) for name, spec in (("ecg", self.ecg), ("cmr", self.cmr))}
+        return {
+            name: spec and configs.plain(_told(spec)) for name, spec in (("ecg", self.ecg), ("cmr", self.cmr))
+        }
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> "InputSpec":
@@ -120,29 +124,18 @@ class InputSpec:
     def differences(
         self, other: "InputSpec", modality: str, fields: Sequence[str] | None = None
     ) -> list[str]:
-        """One line for every field of `modality` in which `other` differs; of `fields` only, where they are given."""
-        mine, theirs = self.to_json()[modality], other.to_json()[modality]
-        if mine is None or theirs is None:
-            return [] if mine == theirs else [f"{modality}: {mine} against {theirs}"]
-        return [
-            line
-            for key in {**mine, **theirs}
-            if fields is None or key in fields
-            for line in _differences(f"{modality}.{key}", mine.get(key), theirs.get(key))
-        ]
+        """One line for every setting of `modality` that is another in `other`; of `fields` only, where given."""
+        mine, theirs = (
+            spec and {k: v for k, v in dataclasses.asdict(spec).items() if fields is None or k in fields}
+            for spec in (getattr(self, modality), getattr(other, modality))
+        )
+        return configs.differences(mine, theirs, modality)
 
 
 def _told(spec) -> dict[str, Any]:
     """Fields of a spec; those with a default only where they differ from it, as older data sets lack them."""
     fields = {field.name: field.default for field in dataclasses.fields(spec)}
     return {name: value for name, value in dataclasses.asdict(spec).items() if value != fields[name]}
-
-
-def _differences(path: str, mine: Any, theirs: Any) -> list[str]:
-    """One line where two values differ; of two images one for each of their fields."""
-    if path.endswith(".image") and isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-        return [line for name in mine for line in _differences(f"{path}.{name}", mine[name], theirs[name])]
-    return [] if mine == theirs else [f"{path}: {mine} against {theirs}"]
 
 
 def _ecg(tree: Mapping[str, Any]) -> EcgSpec:
@@ -153,11 +146,3 @@ def _ecg(tree: Mapping[str, Any]) -> EcgSpec:
         "band_hz": band and tuple(band),
     }
     return EcgSpec(**{**tree, **read})
-
-
-def _plain(tree):
-    if isinstance(tree, Mapping):
-        return {key: _plain(value) for key, value in tree.items()}
-    if isinstance(tree, tuple | list):
-        return [_plain(value) for value in tree]
-    return tree

@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 import ecgjax
+from ecgjax.core import config as configs
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import identifiers, manifest, schema
 from ecgjax.data.build_shard import (
@@ -257,10 +258,10 @@ def _same_config(directory: epath.Path, config: Mapping[str, Any]) -> None:
         before = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); empty {directory} and prepare again.") from error
-    lines = manifest.differences(before, config)
+    lines = configs.differences(before, config)
     if lines:
         raise ValueError(
-            f"{directory} was prepared with another config; then against now: {'; '.join(lines)}. "
+            f"{directory} was prepared with another config; then -> now: {'; '.join(lines)}. "
             "Restore these values, or prepare into an empty directory."
         )
 

@@ -196,20 +196,6 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def differences(mine: Any, theirs: Any, path: str = "") -> list[str]:
-    """One line for every leaf in which two JSON trees differ, with its dotted path."""
-    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-        lines = []
-        for key in sorted({*mine, *theirs}):
-            below = f"{path}.{key}" if path else str(key)
-            if key not in mine or key not in theirs:
-                lines.append(f"{below}: {mine.get(key, 'absent')} against {theirs.get(key, 'absent')}")
-            else:
-                lines += differences(mine[key], theirs[key], below)
-        return lines
-    return [] if mine == theirs else [f"{path}: {mine} against {theirs}"]
-
-
 def _column(entry: Mapping[str, Any]) -> TargetColumn:
     target = Target(entry["name"], entry["kind"], entry["unit"], entry["control"])
     return TargetColumn(target, entry["mean"], entry["std"], entry["prevalence"], entry["count"])

@@ -65,8 +65,8 @@ def open_workdir(workdir: epath.Path, belongs: Mapping[str, Any]) -> None:
     """Creates the workdir, or checks that it belongs to this config, data and source run."""
     saved = workdir / "crossvalidation.json"
     if saved.exists():
-        if changed := configs.differences(read_json(saved), configs.plain(belongs), ""):
-            lines = "\n  ".join(line.removeprefix(".") for line in changed)
+        if changed := configs.differences(read_json(saved), belongs):
+            lines = "\n  ".join(changed)
             raise ValueError(
                 f"{workdir} belongs to another cross-validation:\n  {lines}\nGo on with what it was started with, or "
                 f"choose another --workdir."

@@ -84,11 +84,11 @@ def check_input(objective: Mapping[str, Any], spec: InputSpec, source: InputSpec
     lines = spec.differences(source, "ecg", PER_LEAD if shared else None)
     if lines and shared:
         raise ValueError(
-            f"{name} was trained on single leads of other rate, filter or image; the data against it: "
+            f"{name} was trained on single leads of other rate, filter or image; data -> run: "
             f"{'; '.join(lines)}. Prepare the data with `ecgjax prepare --like` of that run."
         )
     if lines:
-        raise ValueError(f"{name} was trained on other ECG input: {'; '.join(lines)}.")
+        raise ValueError(f"{name} was trained on other ECG input; data -> run: {'; '.join(lines)}.")
 
 
 def _is_leadwise(objective: Mapping[str, Any]) -> bool:

@@ -174,7 +174,7 @@ def check_spec(trained: InputSpec, found: InputSpec, modalities: tuple[str, ...]
     lines = [line for modality in modalities for line in trained.differences(found, modality)]
     if lines:
         raise ValueError(
-            f"{directory} was conditioned otherwise than what the checkpoint was trained on; checkpoint against "
+            f"{directory} was conditioned otherwise than what the checkpoint was trained on; checkpoint -> "
             f"data: {'; '.join(lines)}. Prepare the data with the checkpoint's InputSpec; "
             f"`ecgjax prepare --like` takes that of the ECG."
         )

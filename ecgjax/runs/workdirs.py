@@ -66,7 +66,7 @@ def check_workdir(workdir: epath.Path, config: Mapping[str, Any], manifest: mani
             )
     if not saved.exists() or not checkpoint.steps(workdir):  # Nothing saved, nothing to protect.
         return []
-    changed = configs.differences(read_json(saved), config)
+    changed = configs.differences(read_json(saved), config, "config")
     changed = [line for line in changed if not line.endswith(_OFF)]
     harmful = [line for line in changed if not line.startswith(tuple(f"config.{name}" for name in _HARMLESS))]
     if harmful:

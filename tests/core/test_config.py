@@ -141,7 +141,8 @@ def test_a_field_left_to_the_user_must_be_given():
 def test_differences_name_every_leaf_that_changed_and_no_other():
     old = {"a": 1, "b": {"c": (1, 2), "d": "x"}, "gone": 0}
     new = {"a": 1, "b": {"c": [1, 2], "d": "y"}, "fresh": 0}
-    assert configs.differences(old, new) == [
+    assert configs.differences(old, new) == ["b.d: x -> y", "fresh: absent -> 0", "gone: 0 -> absent"]
+    assert configs.differences(old, new, "config") == [
         "config.b.d: x -> y",
         "config.fresh: absent -> 0",
         "config.gone: 0 -> absent",

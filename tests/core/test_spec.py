@@ -21,7 +21,7 @@ def test_a_spec_survives_json(spec):
 def test_every_field_that_differs_is_named():
     other = InputSpec(dataclasses.replace(ECG, rate_hz=500.0, leads=("I", "V1")), CMR)
     lines = InputSpec(ECG, CMR).differences(other, "ecg")
-    assert lines == ["ecg.leads: ['I', 'II'] against ['I', 'V1']", "ecg.rate_hz: 100.0 against 500.0"]
+    assert lines == ["ecg.leads: ['I', 'II'] -> ['I', 'V1']", "ecg.rate_hz: 100.0 -> 500.0"]
     assert InputSpec(ECG, CMR).differences(other, "cmr") == []
 
 
@@ -54,7 +54,7 @@ def test_an_encoder_of_single_leads_asks_neither_for_leads_nor_for_length():
     other = dataclasses.replace(ECG, leads=("V1",), length=640, window="beat")
     assert InputSpec(ECG).differences(InputSpec(other), "ecg", PER_LEAD) == []
     other = InputSpec(dataclasses.replace(other, band_hz=(0.5, 40.0)))
-    assert InputSpec(ECG).differences(other, "ecg", PER_LEAD) == ["ecg.band_hz: None against [0.5, 40.0]"]
+    assert InputSpec(ECG).differences(other, "ecg", PER_LEAD) == ["ecg.band_hz: None -> [0.5, 40.0]"]
 
 
 @pytest.mark.parametrize(

@@ -217,11 +217,11 @@ def test_another_config_is_refused_and_the_difference_named(tmp_path):
     directory = tmp_path / "data"
     build(TinyCohort(subjects=3), directory, **SETTINGS)
     before = shards(directory)
-    with pytest.raises(ValueError, match=r"input_spec.ecg.length: 400 against 300.*empty directory"):
+    with pytest.raises(ValueError, match=r"input_spec.ecg.length: 400 -> 300.*empty directory"):
         build(TinyCohort(subjects=3), directory, **{**SETTINGS, "ecg_length": 300})
-    with pytest.raises(ValueError, match=r"cohort.seed: 0 against 1"):
+    with pytest.raises(ValueError, match=r"cohort.seed: 0 -> 1"):
         build(TinyCohort(subjects=3, seed=1), directory, **SETTINGS)
-    with pytest.raises(ValueError, match=r"items.count: 4 against 5"):
+    with pytest.raises(ValueError, match=r"items.count: 4 -> 5"):
         build(TinyCohort(subjects=4), directory, **SETTINGS)
     with pytest.raises(ValueError, match="key: "):
         build(TinyCohort(subjects=3), directory, **{**SETTINGS, "key": KEY[::-1]})

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from ecgjax.data.manifest import NAME, Manifest, differences, fingerprint, read_manifest, write_manifest
+from ecgjax.data.manifest import NAME, Manifest, fingerprint, read_manifest, write_manifest
 
 
 def _changed(prepared, tmp_path, change):
@@ -62,16 +62,6 @@ def test_an_empty_or_unknown_split_is_refused(prepared, tmp_path):
 def test_fingerprint_ignores_order_and_sees_values():
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1, "b": [1, 2]}) != fingerprint({"a": 1, "b": [2, 1]})
-
-
-def test_differences_names_dotted_paths():
-    mine = {"ecg": {"rate_hz": 500.0, "leads": ["I"]}, "old": 1}
-    theirs = {"ecg": {"rate_hz": 250.0, "leads": ["I"]}, "new": 2}
-    assert differences(mine, theirs) == [
-        "ecg.rate_hz: 500.0 against 250.0",
-        "new: absent against 2",
-        "old: 1 against absent",
-    ]
 
 
 def test_a_read_only_copy_elsewhere_opens(prepared, tmp_path):

@@ -160,7 +160,9 @@ def test_a_checkpoint_with_another_image_is_no_start(beats, trained, tmp_path):
     other = prepared(epath.Path(tmp_path / "other" / "data"), win=16)
     config = tiny(other)
     config.init_from.update({"workdir": str(trained), "rules": ((r"^ecg/encoder/", "ecg/encoder/"),)})
-    with pytest.raises(ValueError, match=r"trained on other ECG input: ecg\.image\.win: 16 against 32"):
+    with pytest.raises(
+        ValueError, match=r"trained on other ECG input; data -> run: ecg\.image\.win: 16 -> 32"
+    ):
         training.train(config, epath.Path(tmp_path / "run"), dry_run=True)
     with pytest.raises(ValueError, match=r"conditioned otherwise.*ecg\.image.*--like"):
         evaluating.evaluate(trained, 4, data=str(other))
@@ -229,9 +231,7 @@ def test_patients_with_another_image_are_refused_in_every_mode(beats, trained, p
     )
     other = dataclasses.replace(manifest, input_spec=dataclasses.replace(manifest.input_spec, ecg=ecg))
     for mode in ("probe", "random", "partial", "full", "scratch"):
-        with pytest.raises(
-            ValueError, match=r"single leads of other .*ecg\.image\.hop: 8 against 16.*--like"
-        ):
+        with pytest.raises(ValueError, match=r"single leads of other .*ecg\.image\.hop: 8 -> 16.*--like"):
             fold_config.completed(configs.plain(judged(mode, patients, trained)), other.input_spec)
 
 

@@ -106,9 +106,9 @@ TWELVE = dataclasses.replace(SINGLE, leads=("I", "V1", "V6"), length=3600, windo
 
 def test_an_encoder_of_single_leads_may_start_a_leadwise_one_and_no_other():
     check(TWELVE, SINGLE)
-    with pytest.raises(ValueError, match=r"trained on other ECG input: .*ecg\.leads"):
+    with pytest.raises(ValueError, match=r"trained on other ECG input; data -> run: .*ecg\.leads"):
         check(TWELVE, SINGLE, encoder="vit")
-    with pytest.raises(ValueError, match=r"trained on other ECG input: .*ecg\.length"):
+    with pytest.raises(ValueError, match=r"trained on other ECG input; data -> run: .*ecg\.length"):
         check(TWELVE, dataclasses.replace(TWELVE, length=1800))
 
 
@@ -117,13 +117,13 @@ def test_an_encoder_of_single_leads_may_start_a_leadwise_one_and_no_other():
     [
         (
             {"image": dataclasses.replace(IMAGE, win=64)},
-            r"ecg\.image\.win: 64 against 32\. Prepare the data with",
+            r"ecg\.image\.win: 64 -> 32\. Prepare the data with",
         ),
-        ({"image": dataclasses.replace(IMAGE, mean=-3.0)}, r"ecg\.image\.mean: -3\.0 against -4\.0\. "),
-        ({"image": None}, r"ecg\.image: None against \{.*--like"),
-        ({"rate_hz": 250.0}, r"ecg\.rate_hz: 250\.0 against 360\.0\. "),
-        ({"band_hz": None}, r"ecg\.band_hz: None against \[0\.5, 40\.0\]\. "),
-        ({"conditioning": {}}, r"ecg\.conditioning: "),
+        ({"image": dataclasses.replace(IMAGE, mean=-3.0)}, r"ecg\.image\.mean: -3\.0 -> -4\.0\. "),
+        ({"image": None}, r"ecg\.image: None -> \{.*--like"),
+        ({"rate_hz": 250.0}, r"ecg\.rate_hz: 250\.0 -> 360\.0\. "),
+        ({"band_hz": None}, r"ecg\.band_hz: None -> \[0\.5, 40\.0\]\. "),
+        ({"conditioning": {}}, r"ecg\.conditioning\.normalise: absent -> range"),
     ],
 )
 def test_other_parameters_of_the_image_or_the_signal_are_refused_by_name(change, message):

@@ -195,7 +195,7 @@ def test_data_conditioned_otherwise_are_refused_with_the_field(trained, tiny_dat
     other = json.loads((tiny_data / "manifest.json").read_text())
     other["input_spec"]["ecg"]["conditioning"]["clip_sigma"] = 4.0
     (tmp_path / "manifest.json").write_text(json.dumps(other))
-    message = r"conditioned otherwise.*ecg\.conditioning: .*'clip_sigma': None.* against .*'clip_sigma': 4\.0"
+    message = r"conditioned otherwise.*checkpoint -> data: ecg\.conditioning\.clip_sigma: None -> 4\.0"
     with pytest.raises(ValueError, match=message):
         evaluate_job.run(evaluation(trained, data=str(tmp_path)))
     settings = {
