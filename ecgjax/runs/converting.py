@@ -20,7 +20,7 @@ from ecgjax.data.manifest import read_manifest
 from ecgjax.models.posemb import sincos_positions
 from ecgjax.objectives import CONVERTED, OBJECTIVES
 from ecgjax.runs import opening
-from ecgjax.train import checkpoint
+from ecgjax.train import checkpoint, checkpoint_writing
 from ecgjax.weights import SAFETENSORS
 from ecgjax.weights.conversion import Target, Wishes, describe, plan
 from ecgjax.weights.files import read_safetensors, read_torch, write_safetensors, write_torch
@@ -74,7 +74,7 @@ def to_workdir(
         "fingerprint": "",
         "version": ecgjax.__version__,
     }
-    checkpoint.write_params(workdir, 0, params, extra, meta)
+    checkpoint_writing.write_params(workdir, 0, params, extra, meta)
     write_json(workdir / "config.json", config)
     write_json(workdir / "input_spec.json", target.spec.to_json())
     text = f"{describe(found, where=epath.Path(where).name)}\nobjective {target.objective['name']}"

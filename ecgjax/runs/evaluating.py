@@ -78,7 +78,7 @@ def chosen(workdir: epath.Path, which: Sequence[str]) -> list[int]:
     return [checkpoint.choose_step(workdir, text) for text in which]
 
 
-def follow(workdir: epath.Path, *, timeout_s: float, **options: Any) -> int:
+def follow(workdir: epath.Path, *, timeout_s: int, **options: Any) -> int:
     """Evaluates every checkpoint as it appears, until TRAINED; `options` are those of `evaluate`."""
     failed = 0
     for step in _appearing(workdir, timeout_s):
@@ -91,7 +91,7 @@ def follow(workdir: epath.Path, *, timeout_s: float, **options: Any) -> int:
     return failed
 
 
-def _appearing(workdir: epath.Path, timeout_s: float) -> Iterator[int]:
+def _appearing(workdir: epath.Path, timeout_s: int) -> Iterator[int]:
     seen: set[int] = set()
     waited_since = time.monotonic()
     while True:

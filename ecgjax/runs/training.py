@@ -22,9 +22,9 @@ from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.runs import agreement, feed, initial, measuring, nonfinite, opening, workdirs
 from ecgjax.runs.assemble import Assembly, Data, abstract_batch, abstract_key, assemble
-from ecgjax.train import checkpoint, loop, optim
+from ecgjax.train import checkpoint, checkpoint_writing, loop, optim
 from ecgjax.train import state as states
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.meter import NotFinite
 from ecgjax.train.once import Once, counting
 from ecgjax.train.profile import parse_range
@@ -84,7 +84,7 @@ def _train(
     open_checkpoints = configs.bind(
         {"orbax": Checkpoints}, section, "config.checkpoint", workdir=workdir, best=best
     )
-    checkpoint.check_keep(open_checkpoints.keywords["keep"])
+    checkpoint_writing.check_keep(open_checkpoints.keywords["keep"])
     batches = feed.train_batches(config, mesh)
     validation = feed.validation_batches(config, manifest, mesh)
     watched = {"config.stop.metric": stopping, "config.checkpoint.best.metric": best}

@@ -1,20 +1,26 @@
 """What lies in the directory of one checkpoint: trees of arrays, the position in the data, a run's word on itself.
 
 Read without Orbax's manager: its barriers hang every other process where one process cannot read its part.
+
+Beside the arrays lies a fingerprint of each, which tells whether storage gave back what it was given. What a machine
+that lost power has left may be as long as it was and hold zeros; compressed arrays that cannot be compressed are stored
+as they are, and zeros in them are read without a word.
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jaxtyping import Array, Shaped, UInt32
 
 from ecgjax.core import files, trees
 from ecgjax.core.interfaces import Tree
-from ecgjax.train import fingerprints
 from ecgjax.train.state import TrainState
 
 FORMAT = 2
@@ -23,6 +29,9 @@ FORMAT = 2
 COMMITTED = "commit_success.txt"
 TREES = ("params", "extra", "opt_state")
 _JSON = "metadata"
+
+FINGERPRINTS = "fingerprints"
+"""Where the meta of a checkpoint holds them; those written before it was there are taken at their word."""
 
 
 def directory_of(workdir: epath.PathLike) -> epath.Path:
@@ -44,7 +53,7 @@ def named(state: TrainState) -> dict[str, Tree]:
 def stored(parts: Mapping[str, Tree], meta: Mapping[str, Any]) -> dict[str, ocp.args.CheckpointArgs]:
     """Trees, of which those without leaves are left out, with the run's word on itself and on them."""
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in parts.items() if jax.tree.leaves(tree)}
-    own = {"format": FORMAT, fingerprints.SECTION: fingerprints.fingerprints(parts)}
+    own = {"format": FORMAT, FINGERPRINTS: fingerprints(parts)}
     return {**arrays, "meta": ocp.args.JsonSave({**meta, **own})}
 
 
@@ -106,7 +115,7 @@ def _as_storage_said() -> Iterator[None]:
 
 def change(parts: Mapping[str, Tree], meta: Mapping[str, Any]) -> str:
     """What in trees as read is not what `meta` says was written, or nothing; all processes call it together."""
-    different = fingerprints.changed(parts, meta.get(fingerprints.SECTION, {}))
+    different = changed(parts, meta.get(FINGERPRINTS, {}))
     if not different:
         return ""
     return f"{len(different)} arrays are not what was written, the first is {different[0]}"
@@ -159,3 +168,59 @@ def misfits(directory: epath.Path, state: TrainState) -> list[str]:
             if found.get(path) != wanted.get(path)
         ]
     return lines
+
+
+def fingerprints(tree: Tree) -> dict[str, str]:
+    """The dtype and 32 bits of every leaf that holds values, by path; the same on every mesh.
+
+    Every word is mixed with its place and the results are summed modulo 2**32: whole numbers sum to the same in any
+    order. Computed where the arrays are, so that all processes call it together.
+    """
+    leaves = {
+        path: leaf for path, leaf in trees.flatten(tree).items() if not isinstance(leaf, jax.ShapeDtypeStruct)
+    }
+    # One after the other: sums over devices that are all under way at once can wait for each other on fake devices.
+    return {
+        path: f"{leaf.dtype}:{int(jax.device_get(_mixed_sum(leaf))):08x}" for path, leaf in leaves.items()
+    }
+
+
+def changed(tree: Tree, stored: Mapping[str, str]) -> list[str]:
+    """Paths of the leaves that are not what was stored; those of another dtype or unknown to `stored` cannot tell."""
+    known = {
+        path: leaf
+        for path, leaf in trees.flatten(tree).items()
+        if stored.get(path, "").startswith(f"{leaf.dtype}:")
+    }
+    return sorted(path for path, found in fingerprints(known).items() if found != stored[path])
+
+
+@jax.jit
+def _mixed_sum(x: Shaped[Array, "*shape"]) -> UInt32[Array, ""]:
+    words = _words(x)
+    place, stride = jnp.zeros(words.shape, jnp.uint32), 1
+    for axis in reversed(range(words.ndim)):
+        place += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * np.uint32(stride % 2**32)
+        stride *= words.shape[axis]
+    return jnp.sum(_mixed(words ^ _mixed(place + 1)), dtype=jnp.uint32)
+
+
+def _words(x: Shaped[Array, "*shape"]) -> UInt32[Array, "..."]:
+    """The bits of `x` as they are, so that -0 is not 0, and one NaN not another."""
+    if x.dtype == bool:
+        return x.astype(jnp.uint32)
+    if x.dtype.itemsize >= 4:
+        return jax.lax.bitcast_convert_type(x, jnp.uint32)  # Two words for each number of 64 bits.
+    return jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")).astype(jnp.uint32)
+
+
+def _mixed(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
+    """The last step of MurmurHash3 (public domain): every bit of the word moves every bit of the result."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+logging.getLogger("orbax").setLevel(logging.ERROR)
+# Orbax logs with a traceback what it then raises; what is raised is said, once.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)

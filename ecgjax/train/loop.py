@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 from ecgjax.core import distributed, runtime
 from ecgjax.core import mesh as meshes
 from ecgjax.core.interfaces import Batch
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.gauge import Gauge
 from ecgjax.train.meter import Meter
 from ecgjax.train.profile import Profile

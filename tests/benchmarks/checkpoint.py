@@ -34,7 +34,7 @@ from ecgjax.core import trees
 from ecgjax.runs.assemble import assemble
 from ecgjax.runs.planned_data import data_of
 from ecgjax.train import checkpoint
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.state import TrainState
 
 

@@ -25,7 +25,7 @@ from ecgjax.response.pool import open_pool
 from ecgjax.runs import opening
 from ecgjax.runs.assemble import Data, assemble
 from ecgjax.train import state as states
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.state import TrainState
 
 

@@ -22,7 +22,7 @@ from ecgjax.core.interfaces import Aux
 from ecgjax.objectives import OBJECTIVES
 from ecgjax.runs import training
 from ecgjax.train import checkpoint
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 
 STEPS = 40
 

@@ -13,10 +13,9 @@ from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json, write_json
 from ecgjax.core.spec import InputSpec
 from ecgjax.jobs import evaluate as evaluate_job
-from ecgjax.jobs import export as export_job
-from ecgjax.runs import evaluating, opening, training
+from ecgjax.runs import evaluating, exporting, opening, training
 from ecgjax.train import checkpoint
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 
 
 def parsed(**values) -> flags.FlagValues:
@@ -188,7 +187,7 @@ def test_an_empty_workdir_cannot_be_evaluated_or_exported(tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint; it is empty, foreign"):
         evaluate_job.run(evaluation(tmp_path))
     with pytest.raises(ValueError, match="holds no checkpoint; it is empty, foreign"):
-        export_job.run(parsed(workdir=str(tmp_path), step=None, compile_cache=None))
+        exporting.export(epath.Path(tmp_path), epath.Path(tmp_path / "export"))
 
 
 def test_data_conditioned_otherwise_are_refused_with_the_field(trained, tiny_data, tmp_path):
@@ -198,16 +197,10 @@ def test_data_conditioned_otherwise_are_refused_with_the_field(trained, tiny_dat
     message = r"conditioned otherwise.*checkpoint -> data: ecg\.conditioning\.clip_sigma: None -> 4\.0"
     with pytest.raises(ValueError, match=message):
         evaluate_job.run(evaluation(trained, data=str(tmp_path)))
-    settings = {
-        "step": None,
-        "crops": 1,
-        "keys": None,
-        "splits": ["test"],
-        "output": None,
-        "compile_cache": None,
-    }
     with pytest.raises(ValueError, match=message):
-        export_job.run(parsed(workdir=str(trained), data=str(tmp_path), **settings))
+        exporting.export(
+            trained, epath.Path(tmp_path / "export"), data=str(tmp_path), splits=["test"], crops=1
+        )
 
 
 def test_a_modality_that_the_checkpoint_never_saw_does_not_matter(trained, tiny_data):

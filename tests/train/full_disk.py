@@ -11,7 +11,7 @@ import numpy as np
 from ecgjax.core import files
 from ecgjax.core import mesh as meshes
 from ecgjax.train import checkpoint
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.state import TrainState
 from ecgjax.train.writer import MetricWriter
 

@@ -10,7 +10,7 @@ import numpy as np
 from ecgjax.core import distributed, files
 from ecgjax.core import mesh as meshes
 from ecgjax.train import checkpoint, checkpoint_files
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.state import TrainState
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from ecgjax.core import distributed, trees
 from ecgjax.core import mesh as meshes
-from ecgjax.train import checkpoint, fingerprints
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train import checkpoint, checkpoint_files, checkpoint_writing
+from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.state import TrainState
 
 META = {"config": {"seed": 1}, "labels": [1.5, None]}
@@ -52,7 +52,7 @@ def restore(workdir, state=None):
 
 def said(meta):
     """What the run wrote, and the format; not what is known of the arrays."""
-    return {name: value for name, value in meta.items() if name != fingerprints.SECTION}
+    return {name: value for name, value in meta.items() if name != checkpoint_files.FINGERPRINTS}
 
 
 def test_a_state_comes_back_bit_for_bit_with_its_position_and_meta(tmp_path):
@@ -280,7 +280,7 @@ def test_damage_upon_damage_falls_back_further(tmp_path):
 @pytest.fixture
 def second(monkeypatch):
     """Makes this the first of two processes, the other of which sees these steps, one list a question."""
-    monkeypatch.setattr(checkpoint, "_LATE_S", (0.0, 0.0))
+    monkeypatch.setattr(checkpoint_writing, "_LATE_S", (0.0, 0.0))
 
     def add(*lists):
         answers = list(lists)

@@ -13,7 +13,7 @@ from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
 from ecgjax.core.interfaces import Aux
 from ecgjax.train import checkpoint, loop, optim, state, step
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.gauge import Gauge
 from ecgjax.train.meter import NotFinite
 from ecgjax.train.once import Once, counting

@@ -19,7 +19,7 @@ from orbax.checkpoint._src.path import atomicity
 from ecgjax.core import distributed, files
 from ecgjax.core import mesh as meshes
 from ecgjax.train import checkpoint_files
-from ecgjax.train.checkpoint import Checkpoints
+from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.state import TrainState
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

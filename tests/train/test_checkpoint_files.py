@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ecgjax.core import mesh as meshes
-from ecgjax.train.fingerprints import changed, fingerprints
+from ecgjax.train.checkpoint_files import changed, fingerprints
 
 
 @pytest.fixture
