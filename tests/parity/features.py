@@ -1,9 +1,9 @@
-"""The table of README section "Parity": each feature of the published system, and the test that proves ours.
+"""The two tables of tests/parity/README.md: where we differ on purpose, and every feature with the test that proves ours.
 
-    python tests/parity/features.py            prints it
-    python tests/parity/features.py --write    puts it between the marks in README.md
+    python tests/parity/features.py            prints them
+    python tests/parity/features.py --write    puts them between the marks in README.md beside this file
 
-`test_features` holds it to the tests that exist, and the README to it.
+`test_features` holds them to the tests that exist, and the page to them.
 """
 
 import ast
@@ -11,9 +11,10 @@ import dataclasses
 import pathlib
 import sys
 import tomllib
+from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MARKS = ("<!-- parity table: python tests/parity/features.py --write -->\n", "<!-- end of parity table -->\n")
+PAGE = pathlib.Path(__file__).with_name("README.md")
 STATUS = {"W": "works", "P": "partly", "B": "broken"}
 ROWS = 60
 """Features of the published system; the table has each once."""
@@ -31,25 +32,78 @@ class Feature:
     tests: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Deviation:
+    """What the `published` code does, what we do by default, by which option the `other`, and what pins it."""
+
+    published: str
+    here: str
+    other: str
+    test: str
+
+
 def features() -> list[Feature]:
     """Rows in order, from features.toml."""
-    table = tomllib.loads((pathlib.Path(__file__).with_name("features.toml")).read_text())
-    return [Feature(**{**row, "tests": tuple(row["tests"])}) for row in table["feature"]]
+    return [Feature(**{**row, "tests": tuple(row["tests"])}) for row in _read()["feature"]]
 
 
-def markdown(rows: list[Feature]) -> str:
-    """The table; a test stands as `directory/test_file::test`."""
-    lines = ["| # | area | feature | there | here | proved by |", "|---|---|---|---|---|---|"]
-    for row in rows:
+def deviations() -> list[Deviation]:
+    """Rows in order, from features.toml."""
+    return [Deviation(**row) for row in _read()["deviation"]]
+
+
+def tables() -> dict[str, str]:
+    """Both in Markdown, by the name in their marks; a test stands as `directory/test_file::test`."""
+    rows = []
+    for row in features():
         there = ", ".join(STATUS[letter] for letter in row.there)
         tests = "<br>".join(f"`{test}`" for test in row.tests)
-        lines.append(f"| {row.row} | {row.area} | {row.feature} | {there} | {row.here} | {tests} |")
-    return "\n".join(lines) + "\n"
+        rows.append((str(row.row), row.area, row.feature, there, row.here, tests))
+    pinned = [(row.published, row.here, row.other, f"`{row.test}`") for row in deviations()]
+    return {
+        "deviations": _table(("published code", "default here", "the other by", "pinned by"), pinned),
+        "features": _table(("#", "area", "feature", "there", "here", "proved by"), rows),
+    }
 
 
-def missing_tests(rows: list[Feature]) -> list[str]:
-    """Tests that the table names and that do not exist."""
-    return [test for row in rows for test in row.tests if not _exists(test)]
+def marks(name: str) -> tuple[str, str]:
+    """The lines between which a table stands."""
+    return f"<!-- {name}: python tests/parity/features.py --write -->\n", f"<!-- end of {name} -->\n"
+
+
+def between_marks(page: str, name: str) -> str:
+    """What the page holds as the table of this name."""
+    begin, end = marks(name)
+    return page.split(begin)[1].split(end)[0]
+
+
+def missing_tests() -> list[str]:
+    """Tests that a table names and that do not exist."""
+    named = [test for row in features() for test in row.tests] + [row.test for row in deviations()]
+    return [test for test in named if not _exists(test)]
+
+
+def main() -> None:
+    """Prints the tables, or writes them into the page."""
+    text = PAGE.read_text()
+    for name, table in tables().items():
+        if "--write" not in sys.argv:
+            sys.stdout.write(f"{table}\n")
+            continue
+        begin, end = marks(name)
+        before, rest = text.split(begin)
+        text = f"{before}{begin}{table}{end}{rest.split(end)[1]}"
+    if "--write" in sys.argv:
+        PAGE.write_text(text)
+
+
+def _read() -> dict:
+    return tomllib.loads(pathlib.Path(__file__).with_name("features.toml").read_text())
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(line)} |\n" for line in (header, *rows)]
+    return "".join([lines[0], f"|{'---|' * len(header)}\n", *lines[1:]])
 
 
 def _exists(test: str) -> bool:
@@ -60,23 +114,6 @@ def _exists(test: str) -> bool:
     return any(
         isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(path.read_text()).body
     )
-
-
-def between_marks(readme: str) -> str:
-    """What the README holds as the table."""
-    return readme.split(MARKS[0])[1].split(MARKS[1])[0]
-
-
-def main() -> None:
-    """Prints the table, or writes it into the README."""
-    table = markdown(features())
-    if "--write" not in sys.argv:
-        sys.stdout.write(table)
-        return
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, rest = text.split(MARKS[0])
-    readme.write_text(f"{before}{MARKS[0]}{table}{MARKS[1]}{rest.split(MARKS[1])[1]}")
 
 
 if __name__ == "__main__":
