@@ -29,7 +29,7 @@ from ecgjax.response.crossvalidation.maps import described, out_of_fold_maps
 from ecgjax.response.crossvalidation.patients import Patients, by_patient, refuse_duplicates
 from ecgjax.response.crossvalidation.predictions import predictions_csv
 from ecgjax.response.crossvalidation.run import NAME, CrossValidation
-from ecgjax.response.fold_training import Network, Trained
+from ecgjax.response.fold_training import Network, TrainedInFolds
 from ecgjax.response.kept_folds import Interrupted, Kept, open_workdir
 from ecgjax.response.pool import Pool, open_pool
 from ecgjax.runs import initial, opening
@@ -201,7 +201,7 @@ def _of_network(
     """The network as a contender, and the patients, with their embedding where a regression reads it."""
     state = network.first(workdir)
     if config["mode"] not in fold_config.FROZEN:
-        return patients, Trained(config["name"], network, patients.patient, column)
+        return patients, TrainedInFolds(config["name"], network, patients.patient, column)
     made = network.predict(state, np.arange(len(network.pool)))
     patients, _ = _patients(network.pool, column, {"embedding": made["ecg/embedding"]})
     maps = made.get("ecg/maps")

@@ -106,7 +106,7 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedInFolds:
     """A network that is trained in every fold, as a contender; a patient's probability is the mean of its recordings.
 
     One inner fold of the training patients is not trained on: its probabilities choose the threshold. Probabilities of

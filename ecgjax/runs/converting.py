@@ -22,7 +22,7 @@ from ecgjax.objectives import CONVERTED, OBJECTIVES
 from ecgjax.runs import opening
 from ecgjax.train import checkpoint, checkpoint_writing
 from ecgjax.weights import SAFETENSORS
-from ecgjax.weights.conversion import Target, Wishes, describe, plan
+from ecgjax.weights.conversion import Target, Wishes, decide, describe
 from ecgjax.weights.files import read_safetensors, read_torch, write_safetensors, write_torch
 from ecgjax.weights.fit import fit, unfit
 from ecgjax.weights.states import inspect_state, state_of
@@ -51,7 +51,7 @@ def to_workdir(
     state, settings = state_of(read(source), where=where)
     found = inspect_state(state, where=where)
     runtime.say(describe(found, where=where))
-    target = plan(found, state, settings, wishes, where=where)
+    target = decide(found, state, settings, wishes, where=where)
     objective = configs.build(
         {**OBJECTIVES, **CONVERTED},
         target.objective,

@@ -48,7 +48,7 @@ class Target:
     evaluators: Mapping[str, Any]
 
 
-def plan(found: Found, state: State, args: Mapping[str, Any], wishes: Wishes, *, where: str) -> Target:
+def decide(found: Found, state: State, args: Mapping[str, Any], wishes: Wishes, *, where: str) -> Target:
     """Decides on an objective and its sizes; `args` are settings that the file holds, such as `input_size`."""
     ecg, cmr = found.ecg, found.cmr
     spec, crop, rows = InputSpec(), 1, 1

@@ -1,4 +1,4 @@
-"""The two tables of tests/parity/README.md: where we differ on purpose, and every feature with the test that proves ours.
+"""The tables of tests/parity/README.md: where we differ on purpose, and every feature with what proves ours.
 
     python tests/parity/features.py            prints them
     python tests/parity/features.py --write    puts them between the marks in README.md beside this file

@@ -20,7 +20,7 @@ from ecgjax.data.manifest import read_manifest
 from ecgjax.evaluators.base import Results
 from ecgjax.response import contest
 from ecgjax.response.comparators.measures import SingleMeasure
-from ecgjax.response.fold_training import Network, Trained
+from ecgjax.response.fold_training import Network, TrainedInFolds
 from ecgjax.response.pool import open_pool
 from ecgjax.runs import opening
 from ecgjax.runs.assemble import Data, assemble
@@ -150,7 +150,7 @@ def same(found, wanted):
 
 
 def test_what_is_finished_is_not_done_again_and_belongs_to_its_config(full, recipe, monkeypatch):
-    monkeypatch.setattr(Trained, "fit_predict", None)
+    monkeypatch.setattr(TrainedInFolds, "fit_predict", None)
     assert contest.crossvalidate(recipe("vit_full"), full[0]) == 0
     with pytest.raises(
         ValueError, match=r"another cross-validation:\n  config\.crossvalidation\.seed: 0 -> 1\n"
@@ -235,7 +235,7 @@ def test_training_in_a_fold_sees_no_label_of_the_test_fold_nor_of_the_held_out_i
     network = Listener(pool)
     train, test, truth = np.arange(40), np.arange(40, 72), np.tile([0.0, 1.0], 20)
     inner = np.repeat([0, 1], [12, 28])
-    scores = Trained("net", network, patient, 7).fit_predict(train, truth, test, inner=inner, seed=0)
+    scores = TrainedInFolds("net", network, patient, 7).fit_predict(train, truth, test, inner=inner, seed=0)
     ((chosen, label),) = network.heard
     np.testing.assert_array_equal(chosen, np.arange(24, 80))  # Patients 12 to 39.
     want = np.full_like(pool.label, np.nan)
