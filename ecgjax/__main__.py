@@ -147,7 +147,7 @@ def _overview() -> str:
             *lines,
             "",
             "`python -m ecgjax <verb> --help` explains one verb. `bash launch/local.sh` and",
-            "`bash launch/crt.sh` run them in order.",
+            "`bash launch/crt.sh` run them in order. `python -m ecgjax --version` says which ecgjax this is.",
         ]
     )
 
