@@ -15,7 +15,7 @@ from ecgjax.evaluators import EVALUATORS
 from ecgjax.response import fold_config
 from ecgjax.response.contest import CONTENDERS
 from ecgjax.response.crossvalidation.run import CrossValidation
-from ecgjax.runs import opening
+from ecgjax.runs.assemble import DATA_FIELDS, SECTIONS, make_objective
 from ecgjax.train import optim
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -110,12 +110,12 @@ def spec(crop):
 @pytest.mark.parametrize(("file", "recipe"), TRAINING)
 def test_a_training_recipe_can_be_built(file, recipe):
     config = config_of(file, recipe)
-    configs.check_sections(config, opening.SECTIONS)
-    configs.check_sections(config["data"], opening.DATA_FIELDS, "config.data")
+    configs.check_sections(config, SECTIONS)
+    configs.check_sections(config["data"], DATA_FIELDS, "config.data")
     crop = config["data"]["crop"]
     if "online" in config["objective"]:
         config["objective"]["online"]["label"] = "CAD"  # Left to the user.
-    objective = opening.make_objective(config["objective"], spec=spec(crop), crop=crop, labels=labels())
+    objective = make_objective(config["objective"], spec=spec(crop), crop=crop, labels=labels())
     tx, schedule = optim.build(
         config["optimizer"],
         steps=config["steps"] or 40_000,

@@ -32,8 +32,8 @@ from ecgjax.response.crossvalidation.run import NAME, CrossValidation
 from ecgjax.response.fold_training import Network, TrainedInFolds
 from ecgjax.response.kept_folds import Interrupted, Kept, open_workdir
 from ecgjax.response.pool import Pool, open_pool
-from ecgjax.runs import initial, opening
-from ecgjax.runs.assemble import Data, assemble
+from ecgjax.runs import initial
+from ecgjax.runs.assemble import Data, assemble, label_columns
 from ecgjax.train.loop import Interrupt
 
 CONTENDERS: Mapping[str, Callable[..., Contender]] = {
@@ -189,7 +189,7 @@ def _folds(
 
 def _network(config: Mapping[str, Any], pool: Pool, leave: Callable[[], bool]) -> Network:
     """The step and the first weights of the folds, on shapes alone but for what a source gives."""
-    labels = opening.label_columns(pool.manifest)
+    labels = label_columns(pool.manifest)
     run = assemble(config, Data(pool.manifest.input_spec, labels, len(pool)))
     sources = initial.open_sources(config, pool.manifest.input_spec, run.state, run.mesh)
     return Network(config, run, pool, sources, leave)

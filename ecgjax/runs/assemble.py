@@ -14,9 +14,67 @@ from ecgjax.core.interfaces import Objective
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import thinning
 from ecgjax.data.manifest import Manifest
-from ecgjax.runs import opening
+from ecgjax.objectives import OBJECTIVES
 from ecgjax.train import optim, step
 from ecgjax.train import state as states
+
+SECTIONS = (
+    "seed",
+    "steps",
+    "log_every",
+    "validate_every",
+    "save_every",
+    "data",
+    "objective",
+    "optimizer",
+    "accumulate",
+    "grad_cache",
+    "mesh",
+    "checkpoint",
+    "stop",
+    "init_from",
+    "evaluators",
+)
+"""What a training config holds at its top level."""
+
+DATA_FIELDS = (
+    "directory",
+    "batch_size",
+    "validation_batch",
+    "crop",
+    "modalities",
+    "pairing",
+    "similarity",
+    "max_labels",
+    "thin",
+    "cache",
+    "workers",
+)
+"""What its section `data` holds."""
+
+
+def make_objective(section: Mapping[str, Any], *, spec: InputSpec, crop: int, labels) -> Objective:
+    """Builds an objective; model shapes follow from the InputSpec and the crop."""
+    return configs.build(OBJECTIVES, section, "config.objective", spec=spec, crop=crop, labels=labels)
+
+
+def check_norm_groups(objective: Mapping[str, Any], *, examples: int) -> None:
+    """Raises where batch norm, which is given so many examples at a time, has groups that do not divide them."""
+    for name, section in objective.items():
+        group = section.get("norm_group") if isinstance(section, Mapping) else None
+        if isinstance(group, int) and group > 0 and examples % group:
+            fit = [n for n in range(1, examples + 1) if examples % n == 0]
+            raise ValueError(
+                f"config.objective.{name}.norm_group is {group}, which does not divide the {examples} examples of "
+                f"config.data.batch_size / config.accumulate / config.grad_cache; choose one of {fit}, or None for "
+                f"all of them."
+            )
+
+
+def label_columns(manifest: Manifest) -> tuple[dict[str, Any], ...]:
+    """Label columns with their train statistics, as objectives and checkpoints hold them."""
+    return tuple(manifest.to_json()["targets"])
+
 
 Abstract = dict[str, jax.ShapeDtypeStruct]
 
@@ -35,7 +93,7 @@ class Data:
     @classmethod
     def of(cls, manifest: Manifest, thin: Mapping[str, float]) -> "Data":
         """Of prepared data."""
-        labels = thinning.marked(opening.label_columns(manifest), thin)
+        labels = thinning.marked(label_columns(manifest), thin)
         return cls(manifest.input_spec, labels, manifest.split("train").examples)
 
     def epoch(self, config: Mapping[str, Any]) -> int:
@@ -68,7 +126,7 @@ def assemble(
     mesh = configs.call(meshes.make_mesh, section, "config.mesh", devices=devices)
     batch_size = config["data"]["batch_size"]
     meshes.check_batch_size(batch_size, mesh)
-    objective = opening.make_objective(
+    objective = make_objective(
         config["objective"], spec=data.spec, crop=config["data"]["crop"], labels=data.labels
     )
     tx, schedule = optim.build(
@@ -87,7 +145,7 @@ def assemble(
         batch_size=batch_size,
         mesh=mesh,
     )
-    opening.check_norm_groups(
+    check_norm_groups(
         config["objective"], examples=batch_size // config["accumulate"] // config["grad_cache"]
     )
     state = states.abstract_state(objective, tx, mesh, rules)

@@ -23,7 +23,7 @@ from ecgjax.reports.cine_figure import cine_figure
 from ecgjax.reports.ecg_paper import ecg_paper, lead_paper
 from ecgjax.reports.image_figure import image_figure
 from ecgjax.reports.results import last_step
-from ecgjax.runs import opening
+from ecgjax.runs.assemble import label_columns, make_objective
 from ecgjax.signals.stft import log_image
 from ecgjax.train import checkpoint
 
@@ -215,11 +215,11 @@ def _target_row(column: TargetColumn, train: int) -> tuple[str, ...]:
 
 def _parameter_lines(config: Mapping[str, Any], manifest: Manifest) -> list[str]:
     """Counts by branch of the model that the config builds; no checkpoint is read."""
-    objective = opening.make_objective(
+    objective = make_objective(
         config["objective"],
         spec=manifest.input_spec,
         crop=config["data"]["crop"],
-        labels=opening.label_columns(manifest),
+        labels=label_columns(manifest),
     )
     params, _ = jax.eval_shape(objective.init, jax.random.key(0))
     branches: dict[str, int] = {}

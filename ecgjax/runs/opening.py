@@ -1,4 +1,4 @@
-"""From a config and a data directory to an objective and its prediction function; shared by the jobs."""
+"""From a checkpoint, and data that fit it, to predictions: what every job that asks has in common."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,70 +13,13 @@ from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.core.interfaces import Batch, Objective, Tree
 from ecgjax.core.spec import InputSpec
-from ecgjax.data.manifest import Manifest, read_manifest
+from ecgjax.data.manifest import read_manifest
 from ecgjax.evaluators.base import Splits
 from ecgjax.evaluators.splits import open_splits
 from ecgjax.models.vit import patch_rows
 from ecgjax.objectives import CONVERTED, OBJECTIVES
 from ecgjax.objectives.encoders import with_variant
 from ecgjax.train import checkpoint
-
-SECTIONS = (
-    "seed",
-    "steps",
-    "log_every",
-    "validate_every",
-    "save_every",
-    "data",
-    "objective",
-    "optimizer",
-    "accumulate",
-    "grad_cache",
-    "mesh",
-    "checkpoint",
-    "stop",
-    "init_from",
-    "evaluators",
-)
-"""What a training config holds at its top level."""
-
-DATA_FIELDS = (
-    "directory",
-    "batch_size",
-    "validation_batch",
-    "crop",
-    "modalities",
-    "pairing",
-    "similarity",
-    "max_labels",
-    "thin",
-    "cache",
-    "workers",
-)
-"""What its section `data` holds."""
-
-
-def make_objective(section: Mapping[str, Any], *, spec: InputSpec, crop: int, labels) -> Objective:
-    """Builds an objective; model shapes follow from the InputSpec and the crop."""
-    return configs.build(OBJECTIVES, section, "config.objective", spec=spec, crop=crop, labels=labels)
-
-
-def check_norm_groups(objective: Mapping[str, Any], *, examples: int) -> None:
-    """Raises where batch norm, which is given so many examples at a time, has groups that do not divide them."""
-    for name, section in objective.items():
-        group = section.get("norm_group") if isinstance(section, Mapping) else None
-        if isinstance(group, int) and group > 0 and examples % group:
-            fit = [n for n in range(1, examples + 1) if examples % n == 0]
-            raise ValueError(
-                f"config.objective.{name}.norm_group is {group}, which does not divide the {examples} examples of "
-                f"config.data.batch_size / config.accumulate / config.grad_cache; choose one of {fit}, or None for "
-                f"all of them."
-            )
-
-
-def label_columns(manifest: Manifest) -> tuple[dict[str, Any], ...]:
-    """Label columns with their train statistics, as objectives and checkpoints hold them."""
-    return tuple(manifest.to_json()["targets"])
 
 
 @dataclasses.dataclass(frozen=True)

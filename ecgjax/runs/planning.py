@@ -19,7 +19,8 @@ from ecgjax.plans.estimate import margin
 from ecgjax.plans.prices import Contrast
 from ecgjax.plans.records import Compiled
 from ecgjax.plans.topologies import Topology
-from ecgjax.runs import opening, planned_data
+from ecgjax.runs import planned_data
+from ecgjax.runs.assemble import DATA_FIELDS, SECTIONS
 from ecgjax.runs.planned_step import Request, compile_apart
 
 _OF_PAIRS = ("cross_modal", "simclr")
@@ -70,9 +71,9 @@ def plan(
     What fails for another reason than memory is said and left out, since its successors may take an hour; that
     nothing was compiled is an error.
     """
-    configs.check_sections(config, opening.SECTIONS)
+    configs.check_sections(config, SECTIONS)
     config = configs.plain(config)
-    configs.check_sections(config["data"], opening.DATA_FIELDS, "config.data")
+    configs.check_sections(config["data"], DATA_FIELDS, "config.data")
     configs.check_set(config, "steps")
     where = [topologies.parse(name) for name in topology]
     steps = [

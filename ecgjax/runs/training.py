@@ -17,8 +17,8 @@ from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Objective, Summarising, Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
-from ecgjax.runs import agreement, feed, initial, measuring, nonfinite, opening, workdirs
-from ecgjax.runs.assemble import Assembly, Data, abstract_batch, abstract_key, assemble
+from ecgjax.runs import agreement, feed, initial, measuring, nonfinite, workdirs
+from ecgjax.runs.assemble import DATA_FIELDS, SECTIONS, Assembly, Data, abstract_batch, abstract_key, assemble
 from ecgjax.train import checkpoint, checkpoint_writing, loop, optim
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint_writing import Checkpoints
@@ -51,9 +51,9 @@ def _train(
     profile: str | None,
     watchdog: Watchdog,
 ) -> int:
-    configs.check_sections(config, opening.SECTIONS)
+    configs.check_sections(config, SECTIONS)
     config = configs.plain(config)
-    configs.check_sections(config["data"], opening.DATA_FIELDS, "config.data")
+    configs.check_sections(config["data"], DATA_FIELDS, "config.data")
     configs.check_set(config, "data.directory", "steps")
     traced = None if profile is None else parse_range(profile, steps=config["steps"])
     for name in ("directory", "similarity"):

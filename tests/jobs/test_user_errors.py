@@ -11,7 +11,8 @@ from ecgjax.core import config as configs
 from ecgjax.core import mesh as meshes
 from ecgjax.data.manifest import read_manifest
 from ecgjax.models.vit import patchify
-from ecgjax.runs import feed, opening, training
+from ecgjax.runs import feed, training
+from ecgjax.runs.assemble import check_norm_groups
 
 WATCH = {"metric": "val_los", "mode": "min"}
 DEMO = ["--config=configs/mae_ecg.py:demo"]
@@ -242,5 +243,5 @@ def test_a_norm_group_that_does_not_divide_the_batch_is_refused():
     with pytest.raises(
         ValueError, match=r"config\.objective\.cmr\.norm_group is 12.*the 32 examples.*16, 32\]"
     ):
-        opening.check_norm_groups(section, examples=32)
-    opening.check_norm_groups(section, examples=24)
+        check_norm_groups(section, examples=32)
+    check_norm_groups(section, examples=24)

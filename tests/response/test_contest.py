@@ -22,8 +22,7 @@ from ecgjax.response import contest
 from ecgjax.response.comparators.measures import SingleMeasure
 from ecgjax.response.fold_training import Network, TrainedInFolds
 from ecgjax.response.pool import open_pool
-from ecgjax.runs import opening
-from ecgjax.runs.assemble import Data, assemble
+from ecgjax.runs.assemble import Data, assemble, label_columns
 from ecgjax.train import state as states
 from ecgjax.train.checkpoint_writing import Checkpoints
 from ecgjax.train.state import TrainState
@@ -39,7 +38,7 @@ def source(make_masked_config, tmp_path_factory):
     """A masked run before its first step; read only."""
     config = configs.plain(make_masked_config())
     manifest = read_manifest(config["data"]["directory"])
-    data = Data(manifest.input_spec, opening.label_columns(manifest), 64)
+    data = Data(manifest.input_spec, label_columns(manifest), 64)
     made = assemble(config, data)
     meta = {"config": config, "input_spec": manifest.input_spec.to_json(), "labels": list(data.labels)}
     workdir = epath.Path(tmp_path_factory.mktemp("source") / "run")

@@ -11,7 +11,7 @@ from ecgjax.core import trees
 from ecgjax.core.spec import EcgSpec, ImageSpec, InputSpec
 from ecgjax.formats.recording import LEADS
 from ecgjax.response import fold_config
-from ecgjax.runs import opening
+from ecgjax.runs.assemble import make_objective
 from ecgjax.train import checkpoint
 from ecgjax.train.transfer import place
 
@@ -63,7 +63,7 @@ def test_every_leaf_of_the_runs_encoder_has_its_place_and_partial_trains_the_las
 ):
     config = completed(recipe)
     parts = {"spec": InputSpec(COHORT), "crop": config["data"]["crop"], "labels": LABELS}
-    objective = opening.make_objective(config["objective"], **parts)
+    objective = make_objective(config["objective"], **parts)
     names = list(trees.flatten(jax.eval_shape(objective.init, jax.random.key(0))[0]))
     rules = [tuple(rule) for rule in config["init_from"]["rules"]]
     theirs = [name.replace("/shared/", "/") for name in names if "/encoder/" in name]
@@ -92,7 +92,7 @@ def test_attention_over_beats_or_leads_is_for_modes_that_train_it(completed, fie
     for mode in ("partial", "full", "scratch"):
         config = completed(mode, leadwise=attention)
         parts = {"spec": InputSpec(COHORT), "crop": config["data"]["crop"], "labels": LABELS}
-        objective = opening.make_objective(config["objective"], **parts)
+        objective = make_objective(config["objective"], **parts)
         names = trees.flatten(jax.eval_shape(objective.init, jax.random.key(0))[0])
         weights = [name for name in names if "_attention/" in name]
         assert len(weights) == 1

@@ -25,6 +25,7 @@ from ecgjax.jobs import evaluate as evaluate_job
 from ecgjax.jobs import export as export_job
 from ecgjax.models.posemb import sincos_positions
 from ecgjax.runs import converting, describing, evaluating, initial, opening, training
+from ecgjax.runs.assemble import make_objective
 from ecgjax.signals.input_specs import cmr_spec, ecg_spec
 from ecgjax.train import checkpoint
 from ecgjax.train.state import TrainState
@@ -232,7 +233,7 @@ def test_training_starts_from_a_converted_workdir_and_never_in_one(workdirs, spe
     with pytest.raises(ValueError, match="belongs to another config"):
         training.train(config, workdirs / "mmcl")
     plain = configs.plain(config)
-    target = opening.make_objective(plain["objective"], spec=spec, crop=200, labels=())
+    target = make_objective(plain["objective"], spec=spec, crop=200, labels=())
     state = TrainState(jnp.zeros((), jnp.int32), *jax.eval_shape(target.init, jax.random.key(0)), ())
     mesh = meshes.make_mesh(devices=jax.devices()[:1])
     leaves, (account,) = initial._copy(state, initial.open_sources(plain, spec, state, mesh))

@@ -13,6 +13,7 @@ from ecgjax.core import config as configs
 from ecgjax.core import trees
 from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
 from ecgjax.runs import opening, training
+from ecgjax.runs.assemble import make_objective
 from ecgjax.train import optim
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -28,7 +29,7 @@ def recipe(name):
     config = configs.plain(ecg_cmr.get_config(name))
     if name == "paper_online":
         config["objective"]["online"]["label"] = "CAD"
-    objective = opening.make_objective(config["objective"], spec=PUBLISHED, crop=2500, labels=LABELS)
+    objective = make_objective(config["objective"], spec=PUBLISHED, crop=2500, labels=LABELS)
     params, _ = jax.eval_shape(objective.init, jax.random.key(0))
     tx, schedule = optim.build(
         config["optimizer"],
@@ -84,7 +85,7 @@ def test_the_online_classifier_has_a_rate_and_a_decay_of_its_own():
     assert (group["learning_rate"], group["weight_decay"]) == (3e-4, 1e-4)
     config = configs.plain(ecg_cmr.get_config("paper_online"))
     with pytest.raises(ValueError, match=r"config\.objective\.online\.label: not set; give it as"):
-        opening.make_objective(config["objective"], spec=PUBLISHED, crop=2500, labels=LABELS)
+        make_objective(config["objective"], spec=PUBLISHED, crop=2500, labels=LABELS)
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
