@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ecgjax.metrics.bootstrap import Interval, percentile_interval
-from ecgjax.reports.results import ReportResults, ScoredRow
+from ecgjax.reports.probe_scores import ReportResults, ScoredRow
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
 _KEYS = {"lower", "higher", "metric", "relation", "margin"}

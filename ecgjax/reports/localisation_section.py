@@ -8,7 +8,7 @@ from etils import epath
 
 from ecgjax.core.files import read_json
 from ecgjax.reports import localisation_figure as figures
-from ecgjax.reports import results
+from ecgjax.reports import probe_scores
 from ecgjax.reports.page import Animation, Picture, Section
 
 TITLE = "Localisation"
@@ -24,7 +24,9 @@ def localisation_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
     if unknown := set(spec) - _KEYS:
         raise ValueError(f"localisation: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
     try:
-        tree, arrays = results.read_results(root / spec["workdir"], "localisation", spec.get("step", "last"))
+        tree, arrays = probe_scores.read_results(
+            root / spec["workdir"], "localisation", spec.get("step", "last")
+        )
     except FileNotFoundError as error:
         return Section(TITLE, warnings=[f"missing: {error}"])
     inputs = read_json(root / spec["workdir"] / "input_spec.json")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports.claims import Verdict
-from ecgjax.reports.results import ReportResults, ScoredRow
+from ecgjax.reports.probe_scores import ReportResults, ScoredRow
 
 TITLES = {"r2": "Phenotypes: R²", "auroc": "Conditions: AUROC"}
 _RELATIONS = {"<": "<", "<=": "≤"}

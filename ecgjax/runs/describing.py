@@ -22,7 +22,7 @@ from ecgjax.formats.recording import LEADS
 from ecgjax.reports.cine_figure import cine_figure
 from ecgjax.reports.ecg_paper import ecg_paper, lead_paper
 from ecgjax.reports.image_figure import image_figure
-from ecgjax.reports.results import last_step
+from ecgjax.reports.probe_scores import last_step
 from ecgjax.runs import opening
 from ecgjax.signals.stft import log_image
 from ecgjax.train import checkpoint

@@ -6,7 +6,7 @@ import pytest
 
 from ecgjax.metrics.bootstrap import seeds_and_subjects_interval
 from ecgjax.reports.claims import FAILS, HOLDS, OPEN, decide
-from ecgjax.reports.results import load
+from ecgjax.reports.probe_scores import load
 
 
 def claim(lower, higher, **more):

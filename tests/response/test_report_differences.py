@@ -9,16 +9,16 @@ import pytest
 from fake_response import AREA
 
 from ecgjax.metrics.classification import auroc
-from ecgjax.response.report import results
+from ecgjax.response.report import contenders
+from ecgjax.response.report.build import build
 from ecgjax.response.report.differences import HELPS, NO_EVIDENCE, judge, p_value
-from ecgjax.response.report.report import build
 
 
 def two_runs(root, tmp_path, **more):
     """The comparators and a second run that is like them but for what is given."""
     (tmp_path / "a").symlink_to(root / "comparators")
     fake_response.write_network(tmp_path / "b", "network", noise=1.0, **more)
-    return results.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
+    return contenders.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
 
 
 def test_a_difference_is_that_of_the_mean_aurocs_and_mcnemar_counts_patients(found):
@@ -94,7 +94,7 @@ def test_patients_in_another_order_are_the_same(trial, tmp_path):
     arrays = dict(np.load(path))
     order = np.random.default_rng(0).permutation(fake_response.PATIENTS)
     np.savez(path, **{name: array[..., order] for name, array in arrays.items()})
-    again = results.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
+    again = contenders.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
     np.testing.assert_array_equal(again.find("network").score, found.find("network").score)
     np.testing.assert_array_equal(again.truth, found.truth)
 
@@ -121,9 +121,9 @@ def test_names_are_checked(trial, found):
     with pytest.raises(
         ValueError, match=r"contender 'network' is in probe and in random; give one another name"
     ):
-        results.load([{"workdir": "probe"}, {"workdir": "random"}], root=root)
+        contenders.load([{"workdir": "probe"}, {"workdir": "random"}], root=root)
     with pytest.raises(ValueError, match=r"probe: names renames \['netwrk'\]; its contenders are network"):
-        results.load([{"workdir": "probe", "names": {"netwrk": "x"}}], root=root)
+        contenders.load([{"workdir": "probe", "names": {"netwrk": "x"}}], root=root)
     with pytest.raises(
         ValueError, match="no contender is shown as 'area'; choose from guideline_esc_2021_strict"
     ):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from ecgjax.reports.page import Section
 from ecgjax.reports.tables import interval_text, number
 from ecgjax.response.report.cohort import Described
+from ecgjax.response.report.contenders import CrossValidated
 from ecgjax.response.report.differences import Judgement
-from ecgjax.response.report.results import CrossValidated
 
 RESEARCH_USE = "Research use only. Not for selecting patients, and not a medical device."
 

@@ -10,7 +10,7 @@ from ecgjax.metrics.draws import auroc_draws
 from ecgjax.metrics.paired import McNemar, mcnemar
 from ecgjax.metrics.repeated import patient_draws, pooled
 from ecgjax.reports.tables import fine, signed
-from ecgjax.response.report.results import Contender, CrossValidated
+from ecgjax.response.report.contenders import Contender, CrossValidated
 
 HELPS, NO_EVIDENCE = "Transfer helps", "No evidence that transfer helps"
 

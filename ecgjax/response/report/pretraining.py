@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from ecgjax.metrics.bootstrap import Interval
-from ecgjax.reports import results
+from ecgjax.reports import probe_scores
 from ecgjax.reports.page import Section
 from ecgjax.reports.tables import Cell, Line, Table, cell, fine
 
@@ -33,7 +33,9 @@ def pretraining_section(specs: Sequence[Mapping[str, Any]], root: epath.Path) ->
         trees = []
         for workdir in spec["workdirs"]:
             try:
-                trees.append(results.read_results(root / workdir, EVALUATOR, spec.get("step", "last"))[0])
+                trees.append(
+                    probe_scores.read_results(root / workdir, EVALUATOR, spec.get("step", "last"))[0]
+                )
             except FileNotFoundError as error:
                 if not spec.get("optional", False):
                     missing = str(error).removeprefix(f"{root}/")

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ecgjax.reports.figures import INK, clean
 from ecgjax.reports.page import Picture, Section
+from ecgjax.reports.probe_figures import INK, clean
 from ecgjax.reports.tables import Cell, Line, Table, fine
-from ecgjax.response.report.results import Contender, CrossValidated
+from ecgjax.response.report.contenders import Contender, CrossValidated
 
 _CAUTION = (
     "Grad-CAM of the readout of a frozen encoder, each patient's by a fit that did not see the patient, averaged over "

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ecgjax.reports.tables import Cell, Line, Table, cell, number, signed
+from ecgjax.response.report.contenders import Contender, CrossValidated
 from ecgjax.response.report.differences import Judgement, p_value
-from ecgjax.response.report.results import Contender, CrossValidated
 
 RANKING = {
     "auroc": "AUROC, pooled",

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from ecgjax.core.files import read_json, write_text
-from ecgjax.reports import claims, curves, figures, results, tables
+from ecgjax.reports import claims, curves, probe_figures, probe_scores, tables
 from ecgjax.reports.cine_figure import cine_figure
 from ecgjax.reports.ecg_paper import ecg_paper
 from ecgjax.reports.localisation_section import localisation_section
@@ -72,8 +72,8 @@ class Gallery:
 def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".", gallery: Gallery | None = None) -> Report:
     """Builds the report of `spec`; whatever file is missing is said where its content would stand.
 
-    `{"title", "lead", "rows": [results.load], "claims": [claims.decide], "curves": [{"name", "workdirs", "control"}],
-    "reconstruction": {"workdir", "step", "examples"}, "retrieval": [{"name", "workdir", "step"}],
+    `{"title", "lead", "rows": [probe_scores.load], "claims": [claims.decide], "curves": [{"name", "workdirs",
+    "control"}], "reconstruction": {"workdir", "step", "examples"}, "retrieval": [{"name", "workdir", "step"}],
     "localisation": {"workdir", "step", "examples"}, "draws", "seed"}`; all but title and rows may be left out. Paths
     are relative to `root`. A curve that is a control, such as permuted pairs, is expected to stay at ln(batch), so
     nothing is said where it does.
@@ -83,9 +83,11 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".", gallery: Galle
     if absent := {"title", "rows"} - set(spec):
         raise ValueError(f"report: {sorted(absent)} missing.")
     root = epath.Path(root)
-    scored = results.load(spec["rows"], root=root, draws=spec.get("draws", 1000), seed=spec.get("seed", 0))
+    scored = probe_scores.load(
+        spec["rows"], root=root, draws=spec.get("draws", 1000), seed=spec.get("seed", 0)
+    )
     verdicts = claims.decide(spec.get("claims", ()), scored)
-    score_tables = [t for t in (tables.score_table(scored, metric) for metric in results.METRICS) if t]
+    score_tables = [t for t in (tables.score_table(scored, metric) for metric in probe_scores.METRICS) if t]
     # Without a single result there is no table to say it in.
     absent_rows = [] if score_tables else [f"{r.name}: missing {', '.join(r.missing)}" for r in scored.rows]
     claim, spread = tables.claim_table(verdicts), tables.seed_table(scored)
@@ -144,8 +146,8 @@ def read_gallery(directory: epath.PathLike, *, split: str = "test", examples: in
     )
 
 
-def _headline(scored: results.ReportResults) -> list[Picture]:
-    figure = figures.headline_forest(scored)
+def _headline(scored: probe_scores.ReportResults) -> list[Picture]:
+    figure = probe_figures.headline_forest(scored)
     caption = (
         "Headline means with 95 % intervals. Dashed line: the first reference row. Grey line: chance. Ticks below a "
         "bar: single training seeds."
@@ -153,8 +155,8 @@ def _headline(scored: results.ReportResults) -> list[Picture]:
     return [Picture(figure, caption, "headline means with intervals")] if figure else []
 
 
-def _targets(scored: results.ReportResults) -> list[Picture]:
-    figure = figures.target_forest(scored)
+def _targets(scored: probe_scores.ReportResults) -> list[Picture]:
+    figure = probe_figures.target_forest(scored)
     caption = "Each target with 95 % intervals; same rows and marks as above. * positive control."
     return [Picture(figure, caption, "every target with intervals")] if figure else []
 
@@ -178,13 +180,13 @@ def _training(groups: dict[str, list], missing: Sequence[str], warnings: Sequenc
     pictures = []
     if groups:
         caption = "Loss by step. A contrastive loss at ln(batch) has learned nothing about pairs."
-        pictures.append(Picture(figures.loss_curves(groups), caption, "loss curves"))
+        pictures.append(Picture(probe_figures.loss_curves(groups), caption, "loss curves"))
     return Section("Training", warnings=[*warnings, *missing], pictures=pictures)
 
 
 def _reconstruction(spec: Mapping[str, Any], root: epath.Path) -> dict[str, Any]:
     try:
-        tree, arrays = results.read_results(
+        tree, arrays = probe_scores.read_results(
             root / spec["workdir"], "reconstruction", spec.get("step", "last")
         )
     except FileNotFoundError as error:
@@ -197,7 +199,7 @@ def _reconstruction(spec: Mapping[str, Any], root: epath.Path) -> dict[str, Any]
         f"{scalars['ncc_hidden/model']:.2f}."
     )
     leads = read_json(root / spec["workdir"] / "input_spec.json")["ecg"]["leads"]
-    drawn = figures.reconstructions(
+    drawn = probe_figures.reconstructions(
         *(arrays[name] for name in ("original_mv", "reconstruction_mv", "hidden")),
         rate_hz=scalars["rate_hz"],
         leads=leads,
@@ -218,7 +220,7 @@ def _retrieval_table(specs: Sequence[Mapping[str, Any]], root: epath.Path) -> ta
     for spec in specs:
         name = tables.Cell(spec["name"])
         try:
-            tree, _ = results.read_results(root / spec["workdir"], "retrieval", spec.get("step", "last"))
+            tree, _ = probe_scores.read_results(root / spec["workdir"], "retrieval", spec.get("step", "last"))
         except FileNotFoundError as error:
             lines.append(tables.Line((name,), f"missing: {error}"))
             continue
@@ -257,7 +259,7 @@ def _gallery(gallery: Gallery) -> list[Picture]:
     return pictures
 
 
-def _provenance(scored: results.ReportResults, root: epath.Path) -> Section:
+def _provenance(scored: probe_scores.ReportResults, root: epath.Path) -> Section:
     """Which checkpoint each row is, and the config of every workdir."""
     details: list[tuple[str, object]] = []
     lines = [tables.describe(row) for row in scored.rows if row.cells]

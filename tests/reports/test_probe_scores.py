@@ -5,7 +5,7 @@ import pytest
 from ecgjax.evaluators.base import Results, Row
 from ecgjax.metrics.classification import auroc
 from ecgjax.metrics.regression import r2
-from ecgjax.reports.results import load, read_results
+from ecgjax.reports.probe_scores import load, read_results
 
 
 def test_cells_are_means_over_seeds_of_the_saved_predictions(fake, scored):

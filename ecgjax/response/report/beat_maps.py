@@ -8,9 +8,9 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from ecgjax.core.files import read_json
-from ecgjax.reports import results
-from ecgjax.reports.figures import INK, clean
+from ecgjax.reports import probe_scores
 from ecgjax.reports.page import Picture, Section
+from ecgjax.reports.probe_figures import INK, clean
 from ecgjax.reports.tables import Cell, Line, Table, fine, number
 
 TITLE = "Grad-CAM of the beats"
@@ -31,7 +31,7 @@ def grad_cam_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
     if unknown := set(spec) - _KEYS:
         raise ValueError(f"grad_cam: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
     try:
-        tree, arrays = results.read_results(root / spec["workdir"], "grad_cam", spec.get("step", "last"))
+        tree, arrays = probe_scores.read_results(root / spec["workdir"], "grad_cam", spec.get("step", "last"))
     except FileNotFoundError as error:
         missing = str(error).removeprefix(f"{root}/")
         return Section(TITLE, warnings=[f"missing: {missing}"])

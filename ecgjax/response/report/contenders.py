@@ -10,7 +10,7 @@ from etils import epath
 from jaxtyping import Float, Int
 
 from ecgjax.metrics.bootstrap import Interval
-from ecgjax.reports import results
+from ecgjax.reports import probe_scores
 
 EVALUATOR = "crossvalidation"
 NOTHING = Interval(math.nan, math.nan, math.nan, 0, 0)
@@ -92,7 +92,7 @@ def load(specs: Sequence[Mapping[str, Any]], *, root: epath.PathLike) -> CrossVa
                 f"runs[{position}]: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}."
             )
         try:
-            found = results.read_results(root / spec["workdir"], EVALUATOR, spec.get("step", "last"))
+            found = probe_scores.read_results(root / spec["workdir"], EVALUATOR, spec.get("step", "last"))
         except FileNotFoundError as error:
             missing.append(str(error).removeprefix(f"{root}/"))
             continue

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ecgjax.reports.curves import Curve
 from ecgjax.reports.ecg_paper import reconstruction_paper
-from ecgjax.reports.results import ReportResults, ScoredRow
+from ecgjax.reports.probe_scores import ReportResults, ScoredRow
 
 INK, GREY, BLUE, ORANGE = "#1d2733", "#8a94a0", "#1f5fa8", "#c2571a"
 _NAMES = {"r2": "R²", "auroc": "AUROC"}

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from ecgjax.reports.figures import GREY, INK, ORANGE, clean
+from ecgjax.reports.probe_figures import GREY, INK, ORANGE, clean
 from ecgjax.reports.tables import number
-from ecgjax.response.report.results import Contender, CrossValidated
+from ecgjax.response.report.contenders import Contender, CrossValidated
 
 COLOURS = ("#1f5fa8", "#c2571a", "#2f855a", "#7a4fa3", "#b7791f", "#5b6774")
 """Told apart by most who do not see red or green as others do; line styles differ as well."""

@@ -5,8 +5,8 @@ import fake_runs
 import numpy as np
 import pytest
 
-from ecgjax.reports import curves, figures
-from ecgjax.reports.report import Gallery, build
+from ecgjax.reports import curves, probe_figures
+from ecgjax.reports.probe_report import Gallery, build
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_an_unknown_key_is_named(tmp_path):
 
 
 def test_forests_draw_every_row_and_the_reference_line(scored):
-    figure = figures.headline_forest(scored)
+    figure = probe_figures.headline_forest(scored)
     left = figure.axes[0]
     assert [label.get_text() for label in left.get_yticklabels()] == [r.name for r in scored.rows if r.cells]
     dashed = [line for line in left.lines if line.get_linestyle() == "--"]
