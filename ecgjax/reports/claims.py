@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ecgjax.metrics.bootstrap import Interval, percentile_interval
+from ecgjax.reports.intervals import NOTHING
 from ecgjax.reports.probe_scores import ReportResults, ScoredRow
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
@@ -60,8 +61,7 @@ def _decide(claim: Mapping[str, Any], path: str, results: ReportResults) -> Verd
     seeds = (lower.seeds, higher.seeds)
     reason = _incomparable(lower, higher, targets)
     if reason:
-        nothing = Interval(*[float("nan")] * 3, 0, 0)
-        return Verdict(*shared, nothing, OPEN, reason, seeds, {}, np.zeros(0))
+        return Verdict(*shared, NOTHING, OPEN, reason, seeds, {}, np.zeros(0))
     difference = _difference(lower, higher, targets)
     bound = -margin if relation == "<=" else 0.0
     if difference.low > bound or (relation == "<=" and difference.low == bound):

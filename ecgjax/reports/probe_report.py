@@ -1,6 +1,7 @@
 """From a declarative spec and the workdirs it names to the text for a terminal and the HTML page."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 from etils import epath
 
 from ecgjax.core.files import read_json, write_text
-from ecgjax.reports import claims, curves, probe_figures, probe_scores, tables
+from ecgjax.core.result_files import read_results
+from ecgjax.reports import claims, curves, intervals, probe_figures, probe_scores, tables
 from ecgjax.reports.cine_figure import cine_figure
 from ecgjax.reports.ecg_paper import ecg_paper
 from ecgjax.reports.localisation_section import localisation_section
@@ -186,9 +188,7 @@ def _training(groups: dict[str, list], missing: Sequence[str], warnings: Sequenc
 
 def _reconstruction(spec: Mapping[str, Any], root: epath.Path) -> dict[str, Any]:
     try:
-        tree, arrays = probe_scores.read_results(
-            root / spec["workdir"], "reconstruction", spec.get("step", "last")
-        )
+        tree, arrays = read_results(root / spec["workdir"], "reconstruction", spec.get("step", "last"))
     except FileNotFoundError as error:
         return {"warnings": [f"missing: {error}"]}
     scalars = tree["scalars"]
@@ -220,7 +220,7 @@ def _retrieval_table(specs: Sequence[Mapping[str, Any]], root: epath.Path) -> ta
     for spec in specs:
         name = tables.Cell(spec["name"])
         try:
-            tree, _ = probe_scores.read_results(root / spec["workdir"], "retrieval", spec.get("step", "last"))
+            tree, _ = read_results(root / spec["workdir"], "retrieval", spec.get("step", "last"))
         except FileNotFoundError as error:
             lines.append(tables.Line((name,), f"missing: {error}"))
             continue
@@ -238,12 +238,14 @@ def _retrieval_table(specs: Sequence[Mapping[str, Any]], root: epath.Path) -> ta
     )
 
 
-def _scalar_cell(scalars: Mapping[str, float | None], key: str) -> tables.Cell:
-    value, low, high = (scalars.get(name) for name in (key, f"{key}/low", f"{key}/high"))
-    if value is None:
+def _scalar_cell(scalars: Mapping[str, float], key: str) -> tables.Cell:
+    found = intervals.of_scalars(scalars, key)
+    if math.isnan(found.value):
         return tables.Cell("–")
-    text = f"{value:.1f}" if key.endswith("rank") else tables.fine(value)
-    return tables.Cell(text, "" if low is None else f"[{tables.fine(low)}, {tables.fine(high)}]")
+    text = f"{found.value:.1f}" if key.endswith("rank") else tables.fine(found.value)
+    return tables.Cell(
+        text, "" if math.isnan(found.low) else f"[{tables.fine(found.low)}, {tables.fine(found.high)}]"
+    )
 
 
 def _gallery(gallery: Gallery) -> list[Picture]:

@@ -16,7 +16,8 @@ import ecgjax
 from ecgjax.core import config as configs
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import absolute, write_text
-from ecgjax.evaluators.base import Results, results_path
+from ecgjax.core.result_files import results_path
+from ecgjax.evaluators.base import Results
 from ecgjax.objectives.encoders import located
 from ecgjax.response import fold_config
 from ecgjax.response.comparators.classical import Classical

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json
+from ecgjax.core.result_files import last_step
 from ecgjax.core.spec import EcgSpec, InputSpec
 from ecgjax.data.manifest import NAME as MANIFEST_NAME
 from ecgjax.data.manifest import Manifest, TargetColumn, read_manifest
@@ -22,7 +23,6 @@ from ecgjax.formats.recording import LEADS
 from ecgjax.reports.cine_figure import cine_figure
 from ecgjax.reports.ecg_paper import ecg_paper, lead_paper
 from ecgjax.reports.image_figure import image_figure
-from ecgjax.reports.probe_scores import last_step
 from ecgjax.runs import opening
 from ecgjax.signals.stft import log_image
 from ecgjax.train import checkpoint

@@ -2,10 +2,11 @@ import fake_runs
 import numpy as np
 import pytest
 
+from ecgjax.core.result_files import read_results
 from ecgjax.evaluators.base import Results, Row
 from ecgjax.metrics.classification import auroc
 from ecgjax.metrics.regression import r2
-from ecgjax.reports.probe_scores import load, read_results
+from ecgjax.reports.probe_scores import load
 
 
 def test_cells_are_means_over_seeds_of_the_saved_predictions(fake, scored):

@@ -10,6 +10,7 @@ import pytest
 from fake_response import AREA
 from test_probe_report import Tags
 
+from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports.tables import number
 from ecgjax.response.report import contender_tables, contenders
 from ecgjax.response.report.build import build
@@ -197,7 +198,7 @@ def test_one_whom_nobody_can_be_judged_by_leaves_the_report_standing(tmp_path):
     [(0.4, 0.6, "covered"), (0.51, 0.7, "above: something leaks"), (0.2, 0.4, "below")],
 )
 def test_permuted_labels_raise_the_alarm(found, low, high, said):
-    value = contenders.Interval((low + high) / 2, low, high, 71, 71)
+    value = Interval((low + high) / 2, low, high, 71, 71)
     contender = found.contenders[0]
     contender = type(contender)(**{**vars(contender), "metrics": {"auroc": value}})
     (line,) = contender_tables.permuted_table([contender]).lines

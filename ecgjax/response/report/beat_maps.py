@@ -1,5 +1,6 @@
 """Where in the time-frequency image of a beat an encoder sees what it names: mean maps, and some beats with theirs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,10 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from ecgjax.core.files import read_json
-from ecgjax.reports import probe_scores
+from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.reports.page import Picture, Section
 from ecgjax.reports.probe_figures import INK, clean
-from ecgjax.reports.tables import Cell, Line, Table, fine, number
+from ecgjax.reports.tables import Cell, Line, Table, number
 
 TITLE = "Grad-CAM of the beats"
 _KEYS = {"workdir", "step", "examples", "leads"}
@@ -31,10 +32,9 @@ def grad_cam_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
     if unknown := set(spec) - _KEYS:
         raise ValueError(f"grad_cam: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
     try:
-        tree, arrays = probe_scores.read_results(root / spec["workdir"], "grad_cam", spec.get("step", "last"))
+        tree, arrays = read_results(root / spec["workdir"], "grad_cam", spec.get("step", "last"))
     except FileNotFoundError as error:
-        missing = str(error).removeprefix(f"{root}/")
-        return Section(TITLE, warnings=[f"missing: {missing}"])
+        return Section(TITLE, warnings=[f"missing: {missing_below(root, error)}"])
     caption = (
         f"Mean maps over the split, {tree['scalars']['n']:.0f} examples; 0 s is the R peak. With and without a class "
         "share a scale; maps of several leads are averaged."
@@ -106,20 +106,15 @@ def example_maps(
     return figure
 
 
-def _table(scalars: Mapping[str, float | None], arrays: Mapping[str, np.ndarray]) -> Table:
+def _table(scalars: Mapping[str, float], arrays: Mapping[str, np.ndarray]) -> Table:
     def value(name: str, digits: int) -> Cell:
-        found = scalars.get(name)
-        return Cell("–" if found is None else number(found, digits=digits))
+        found = scalars.get(name, math.nan)
+        return Cell("–" if math.isnan(found) else number(found, digits=digits))
 
     lines = []
     for name in _targets(arrays):
-        apart = scalars.get(f"{name}/told_apart")
-        cells = (
-            value(f"{name}/peak_hz", 1),
-            value(f"{name}/peak_s", 2),
-            Cell("–" if apart is None else fine(apart)),
-        )
-        lines.append(Line((Cell(name), *cells)))
+        digits = {"peak_hz": 1, "peak_s": 2, "told_apart": 3}
+        lines.append(Line((Cell(name), *(value(f"{name}/{key}", d) for key, d in digits.items()))))
     header = ("class", "peak, Hz", "peak, s from R", "maps told apart, AUROC")
     return Table("Where mean maps peak", header, tuple(lines))
 

@@ -4,6 +4,7 @@ Headings follow TRIPOD+AI (Collins 2024). What no file tells is said to be unkno
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from ecgjax.reports.page import Section
@@ -214,7 +215,7 @@ def _read(found: CrossValidated) -> list[str]:
         chosen = [
             f"{name.replace('|chosen_', ' ')} {value:g}"
             for name, value in run.scalars.items()
-            if "|chosen_" in name and value is not None
+            if "|chosen_" in name and not math.isnan(value)
         ]
         if chosen:
             lines.append(

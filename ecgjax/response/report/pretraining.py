@@ -1,13 +1,13 @@
 """What the encoder learned before it saw a patient: its beat classes, one by one, beside the majority class."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
+from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.metrics.bootstrap import Interval
-from ecgjax.reports import probe_scores
+from ecgjax.reports.intervals import of_row
 from ecgjax.reports.page import Section
 from ecgjax.reports.tables import Cell, Line, Table, cell, fine
 
@@ -33,13 +33,10 @@ def pretraining_section(specs: Sequence[Mapping[str, Any]], root: epath.Path) ->
         trees = []
         for workdir in spec["workdirs"]:
             try:
-                trees.append(
-                    probe_scores.read_results(root / workdir, EVALUATOR, spec.get("step", "last"))[0]
-                )
+                trees.append(read_results(root / workdir, EVALUATOR, spec.get("step", "last"))[0])
             except FileNotFoundError as error:
                 if not spec.get("optional", False):
-                    missing = str(error).removeprefix(f"{root}/")
-                    warnings.append(f"{spec['name']}: missing {missing}")
+                    warnings.append(f"{spec['name']}: missing {missing_below(root, error)}")
         if trees:
             leaky = any(tree["settings"].get("leaky", False) for tree in trees)
             summary += _totals(spec["name"], trees, leaky)
@@ -98,9 +95,4 @@ def _classes(name: str, tree: Mapping[str, Any], leaky: bool) -> Table:
 
 
 def _rows(tree: Mapping[str, Any], source: str) -> dict[tuple[str, str], Interval]:
-    found = {}
-    for row in tree["rows"]:
-        if row["input"] == source:
-            value, low, high = (math.nan if row[k] is None else row[k] for k in ("value", "low", "high"))
-            found[row["target"], row["metric"]] = Interval(value, low, high, row["n"], row["subjects"])
-    return found
+    return {(row["target"], row["metric"]): of_row(row) for row in tree["rows"] if row["input"] == source}
