@@ -5,6 +5,7 @@ import html
 import math
 from collections.abc import Sequence
 
+from ecgjax.core.text import aligned
 from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports.claims import Verdict
 from ecgjax.reports.probe_scores import ReportResults, ScoredRow
@@ -116,19 +117,16 @@ def claim_table(verdicts: Sequence[Verdict]) -> Table | None:
 
 def to_text(table: Table) -> str:
     """Aligned columns for a terminal."""
-    grid = [list(table.header)]
+    rows = [list(table.header)]
     for line in table.lines:
         texts = [f"{c.text} {c.small}".strip() for c in line.cells]
-        grid.append(texts + [""] * (len(table.header) - len(texts)))
-    widths = [max(len(row[i]) for row in grid) for i in range(len(table.header))]
-    out = [table.title]
-    for position, row in enumerate(grid):
-        note = table.lines[position - 1].note if position else ""
-        padded = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
-        out.append((f"{padded[0]}  {note}" if note else "  ".join(padded)).rstrip())
-        if position == 0:
-            out.append("  ".join("-" * width for width in widths))
-    return "\n".join([*out, *table.notes]) + "\n"
+        rows.append(texts + [""] * (len(table.header) - len(texts)))
+    rule = ["-" * max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, rule_line, *body = aligned([rows[0], rule, *rows[1:]])
+    for position, line in enumerate(table.lines):
+        if line.note:
+            body[position] = f"{body[position].ljust(len(rule[0]))}  {line.note}"
+    return "\n".join([table.title, head, rule_line, *body, *table.notes]) + "\n"
 
 
 def to_markdown(table: Table) -> str:

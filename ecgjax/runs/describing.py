@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from ecgjax.core import runtime, trees
 from ecgjax.core.files import read_json
 from ecgjax.core.result_files import last_step
 from ecgjax.core.spec import EcgSpec, InputSpec
+from ecgjax.core.text import aligned
 from ecgjax.data.manifest import NAME as MANIFEST_NAME
 from ecgjax.data.manifest import Manifest, TargetColumn, read_manifest
 from ecgjax.data.schema import dequantise
@@ -52,12 +53,12 @@ def describe_data(manifest: Manifest) -> list[str]:
         )
         for name, split in manifest.splits.items()
     ]
-    lines += _table(("split", "examples", "subjects", "shards", "size"), rows)
+    lines += aligned([("split", "examples", "subjects", "shards", "size"), *rows])
     lines += ["", *_spec_lines(manifest.input_spec)]
     if manifest.targets:
         train = manifest.splits["train"].examples
         header = ("target", "kind", "unit", "mean", "std", "prevalence", "missing", "")
-        lines += ["", *_table(header, [_target_row(column, train) for column in manifest.targets])]
+        lines += ["", *aligned([header, *(_target_row(column, train) for column in manifest.targets)])]
         lines.append(f"Statistics over the {train} training examples.")
     rejects = ", ".join(f"{kind} {count}" for kind, count in sorted(manifest.rejects.items()))
     lines += ["", f"rejected records: {rejects or 'none'}; withdrawn subjects: {manifest.withdrawn}"]
@@ -231,7 +232,7 @@ def _parameter_lines(config: Mapping[str, Any], manifest: Manifest) -> list[str]
         branch = "/".join(name.split("/")[:_LEVELS])
         branches[branch] = branches.get(branch, 0) + math.prod(leaf.shape)
     rows = [(name, f"{count:,}") for name, count in branches.items()]
-    return _table(("branch", "parameters"), [*rows, ("all", f"{trees.count(params):,}")])
+    return aligned([("branch", "parameters"), *rows, ("all", f"{trees.count(params):,}")])
 
 
 def _metric_lines(path: epath.Path) -> list[str]:
@@ -245,7 +246,9 @@ def _metric_lines(path: epath.Path) -> list[str]:
         except json.JSONDecodeError:  # A killed run may leave half a line; the resumed one drops it.
             continue
         last |= {name: (row["step"], value) for name, value in row.items() if name not in ("step", "time")}
-    return _table(("metric", "last", "step"), [(n, _number(v), str(s)) for n, (s, v) in last.items()])
+    return aligned(
+        [("metric", "last", "step"), *((n, _number(v), str(s)) for n, (s, v) in last.items())]
+    )
 
 
 def _result_lines(workdir: epath.Path) -> list[str]:
@@ -255,7 +258,7 @@ def _result_lines(workdir: epath.Path) -> list[str]:
     for name in names:
         if (step := last_step(workdir, name)) is not None:
             rows.append((name, str(step), _headline(read_json(directory / name / f"{step}.json"))))
-    return _table(("evaluator", "step", "headline"), rows) if rows else ["results: none yet"]
+    return aligned([("evaluator", "step", "headline"), *rows]) if rows else ["results: none yet"]
 
 
 def _headline(tree: Mapping[str, Any]) -> str:
@@ -281,12 +284,3 @@ def _bytes(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Left-aligned columns, two blanks apart."""
-    rows = [tuple(header), *(tuple(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
