@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 
 from ecgjax.reports.curves import Curve
 from ecgjax.reports.ecg_paper import reconstruction_paper
-from ecgjax.reports.probe_scores import ReportResults, ScoredRow
+from ecgjax.reports.probe_scores import SYMBOLS, ReportResults, ScoredRow
 
 INK, GREY, BLUE, ORANGE = "#1d2733", "#8a94a0", "#1f5fa8", "#c2571a"
-_NAMES = {"r2": "R²", "auroc": "AUROC"}
 _CHANCE = {"r2": 0.0, "auroc": 0.5}
 
 
@@ -56,7 +55,7 @@ def loss_curves(groups: Mapping[str, Sequence[Curve]]) -> Figure:
 
 def headline_forest(results: ReportResults) -> Figure | None:
     """Headline means of all rows with intervals; the first reference row is a dashed line."""
-    metrics = [metric for metric in _NAMES if results.headline(metric)]
+    metrics = [metric for metric in SYMBOLS if results.headline(metric)]
     rows = [row for row in results.rows if row.cells]
     if not metrics or not rows:
         return None
@@ -68,14 +67,14 @@ def headline_forest(results: ReportResults) -> Figure | None:
             if row.seeds > 1 and not math.isnan(row.mean(targets).value):
                 by_seed = row.mean_by_seed(targets)
                 axes.plot(by_seed, np.full(len(by_seed), position + 0.28), "|", color=GREY, markersize=5)
-        axes.set_title(f"mean {_NAMES[metric]}", fontsize=9, loc="left", color=INK)
+        axes.set_title(f"mean {SYMBOLS[metric]}", fontsize=9, loc="left", color=INK)
         axes.axvline(_CHANCE[metric], color=GREY, linewidth=0.8)
     return figure
 
 
 def target_forest(results: ReportResults) -> Figure | None:
     """One panel a target, rows in the same order; the first reference row is a dashed line."""
-    columns = [column for metric in _NAMES for column in results.targets(metric)]
+    columns = [column for metric in SYMBOLS for column in results.targets(metric)]
     rows = [row for row in results.rows if row.cells]
     if not columns or not rows:
         return None
@@ -93,7 +92,7 @@ def target_forest(results: ReportResults) -> Figure | None:
             size=7,
         )
         star = "*" if column.control else ""
-        axes.set_title(f"{column.target}{star}  {_NAMES[column.metric]}", fontsize=8, loc="left", color=INK)
+        axes.set_title(f"{column.target}{star}  {SYMBOLS[column.metric]}", fontsize=8, loc="left", color=INK)
         axes.axvline(_CHANCE[column.metric], color=GREY, linewidth=0.8)
     for axes in grid[len(columns) :]:
         axes.set_axis_off()

@@ -1,7 +1,6 @@
 """From a declarative spec and the workdirs it names to the text for a terminal and the HTML page."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from etils import epath
 
 from ecgjax.core.files import read_json, write_text
 from ecgjax.core.result_files import read_results
-from ecgjax.reports import claims, curves, intervals, probe_figures, probe_scores, tables
+from ecgjax.reports import claims, curves, intervals, probe_figures, probe_scores, probe_tables, tables
 from ecgjax.reports.cine_figure import cine_figure
 from ecgjax.reports.ecg_paper import ecg_paper
 from ecgjax.reports.localisation_section import localisation_section
@@ -89,10 +88,12 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".", gallery: Galle
         spec["rows"], root=root, draws=spec.get("draws", 1000), seed=spec.get("seed", 0)
     )
     verdicts = claims.decide(spec.get("claims", ()), scored)
-    score_tables = [t for t in (tables.score_table(scored, metric) for metric in probe_scores.METRICS) if t]
+    score_tables = [
+        t for t in (probe_tables.score_table(scored, metric) for metric in probe_scores.SYMBOLS) if t
+    ]
     # Without a single result there is no table to say it in.
     absent_rows = [] if score_tables else [f"{r.name}: missing {', '.join(r.missing)}" for r in scored.rows]
-    claim, spread = tables.claim_table(verdicts), tables.seed_table(scored)
+    claim, spread = probe_tables.claim_table(verdicts), probe_tables.seed_table(scored)
     groups, missing = _curves(spec.get("curves", ()), root)
     controls = {curve["name"] for curve in spec.get("curves", ()) if curve.get("control", False)}
     warnings = curves.flat_warnings([c for name in groups if name not in controls for c in groups[name]])
@@ -239,13 +240,8 @@ def _retrieval_table(specs: Sequence[Mapping[str, Any]], root: epath.Path) -> ta
 
 
 def _scalar_cell(scalars: Mapping[str, float], key: str) -> tables.Cell:
-    found = intervals.of_scalars(scalars, key)
-    if math.isnan(found.value):
-        return tables.Cell("–")
-    text = f"{found.value:.1f}" if key.endswith("rank") else tables.fine(found.value)
-    return tables.Cell(
-        text, "" if math.isnan(found.low) else f"[{tables.fine(found.low)}, {tables.fine(found.high)}]"
-    )
+    form = "{:.1f}".format if key.endswith("rank") else tables.fine
+    return tables.cell(intervals.of_scalars(scalars, key), form)
 
 
 def _gallery(gallery: Gallery) -> list[Picture]:
@@ -264,7 +260,7 @@ def _gallery(gallery: Gallery) -> list[Picture]:
 def _provenance(scored: probe_scores.ReportResults, root: epath.Path) -> Section:
     """Which checkpoint each row is, and the config of every workdir."""
     details: list[tuple[str, object]] = []
-    lines = [tables.describe(row) for row in scored.rows if row.cells]
+    lines = [probe_tables.describe(row) for row in scored.rows if row.cells]
     for workdir in dict.fromkeys(run.workdir for row in scored.rows for run in row.runs):
         path = root / workdir / "config.json"
         details.append((f"{workdir}: config", read_json(path) if path.exists() else f"missing: {path}"))

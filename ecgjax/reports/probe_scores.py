@@ -19,7 +19,8 @@ from ecgjax.core.result_files import missing_below, read_results, with_nan
 from ecgjax.metrics.bootstrap import Interval, Scored, over_seeds, percentile_interval, score_targets
 from ecgjax.reports import intervals
 
-METRICS = ("r2", "auroc")
+SYMBOLS = {"r2": "R²", "auroc": "AUROC"}
+"""The metrics of a probe, as they are written."""
 _ROW_KEYS = {"name", "workdirs", "evaluator", "input", "step", "file", "reference"}
 
 
@@ -181,10 +182,10 @@ def _run(workdir: str, tree: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     if not rows:
         inputs = sorted({row["input"] for row in tree["rows"]})
         raise ValueError(f"{workdir}: {tree['evaluator']} has no input {name!r}; it has {', '.join(inputs)}.")
-    if strange := sorted({row["metric"] for row in rows} - set(METRICS)):
+    if strange := sorted({row["metric"] for row in rows} - set(SYMBOLS)):
         raise ValueError(
             f"{workdir}: rows of evaluator {tree['evaluator']} have {', '.join(strange)}, this table shows "
-            f"{', '.join(METRICS)} of a probe; leave that evaluator to its own results."
+            f"{', '.join(SYMBOLS)} of a probe; leave that evaluator to its own results."
         )
     n = len(arrays["subject"])
     truth, prediction = np.full((2, n, len(rows)), np.nan)

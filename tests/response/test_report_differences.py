@@ -1,7 +1,6 @@
 """Who is compared with whom, and what may be concluded."""
 
 import dataclasses
-import math
 
 import fake_response
 import numpy as np
@@ -11,7 +10,7 @@ from fake_response import AREA
 from ecgjax.metrics.classification import auroc
 from ecgjax.response.report import contenders
 from ecgjax.response.report.build import build
-from ecgjax.response.report.differences import HELPS, NO_EVIDENCE, judge, p_value
+from ecgjax.response.report.differences import HELPS, NO_EVIDENCE, judge
 
 
 def two_runs(root, tmp_path, **more):
@@ -132,7 +131,3 @@ def test_names_are_checked(trial, found):
         judge(found, AREA, against=["logistic"], required=["random"])
     with pytest.raises(ValueError, match=r"unknown \['judge'\]; choose from"):
         build({**spec, "judge": "x"}, root=root)
-
-
-def test_p_values_are_short():
-    assert [p_value(p) for p in (0.0004, 0.0126, 1.0, math.nan)] == ["<.001", ".013", "1.000", "–"]

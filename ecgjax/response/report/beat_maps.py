@@ -1,5 +1,6 @@
 """Where in the time-frequency image of a beat an encoder sees what it names: mean maps, and some beats with theirs."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from ecgjax.core.files import read_json
 from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.reports.page import Picture, Section
 from ecgjax.reports.probe_figures import INK, clean
-from ecgjax.reports.tables import Cell, Line, Table, number
+from ecgjax.reports.tables import Cell, Line, Table, number, value_cell
 
 TITLE = "Grad-CAM of the beats"
 _KEYS = {"workdir", "step", "examples", "leads"}
@@ -108,8 +109,7 @@ def example_maps(
 
 def _table(scalars: Mapping[str, float], arrays: Mapping[str, np.ndarray]) -> Table:
     def value(name: str, digits: int) -> Cell:
-        found = scalars.get(name, math.nan)
-        return Cell("–" if math.isnan(found) else number(found, digits=digits))
+        return value_cell(scalars.get(name, math.nan), functools.partial(number, digits=digits))
 
     lines = []
     for name in _targets(arrays):

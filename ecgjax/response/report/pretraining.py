@@ -9,7 +9,7 @@ from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports.intervals import of_row
 from ecgjax.reports.page import Section
-from ecgjax.reports.tables import Cell, Line, Table, cell, fine
+from ecgjax.reports.tables import DASH, Cell, Line, Table, cell, each, fine
 
 EVALUATOR = "classes"
 _BY_CLASS = {"sensitivity": "sensitivity", "positive_predictivity": "positive predictivity", "f1": "F1"}
@@ -59,14 +59,13 @@ def _totals(name: str, trees: Sequence[Mapping[str, Any]], leaky: bool) -> list[
     model, majority = (_rows(trees[0], source) for source in ("prediction", "majority"))
     seeds = [_rows(tree, "prediction")[_ALL, "macro_f1"].value for tree in trees]
     label = Cell(name, _LEAKY if leaky else trees[0]["settings"].get("cohort", ""))
-    nothing = Cell("–")
     return [
         Line(
             (
                 label,
                 Cell("model"),
                 *(cell(model.get((_ALL, metric))) for metric in _OVERALL),
-                Cell(" · ".join(map(fine, seeds))),
+                each(seeds, fine),
             )
         ),
         Line(
@@ -74,7 +73,7 @@ def _totals(name: str, trees: Sequence[Mapping[str, Any]], leaky: bool) -> list[
                 Cell(name),
                 Cell("majority class"),
                 *(cell(majority.get((_ALL, metric))) for metric in _OVERALL),
-                nothing,
+                DASH,
             ),
             reference=True,
         ),

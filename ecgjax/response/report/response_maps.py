@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ecgjax.reports.page import Picture, Section
 from ecgjax.reports.probe_figures import INK, clean
-from ecgjax.reports.tables import Cell, Line, Table, fine
+from ecgjax.reports.tables import Cell, Line, Table, fine, value_cell
 from ecgjax.response.report.contenders import Contender, CrossValidated
 
 _CAUTION = (
@@ -23,9 +23,7 @@ def response_maps_section(found: CrossValidated, names: Sequence[str]) -> list[S
     chosen = [c for name in names if (c := found.find(name)) is not None and c.maps]
     if not chosen:
         return []
-    lines = [
-        Line((Cell(c.name), Cell("–" if np.isnan(c.told_apart) else fine(c.told_apart)))) for c in chosen
-    ]
+    lines = [Line((Cell(c.name), value_cell(c.told_apart, fine))) for c in chosen]
     table = Table("Maps of responders and of others", ("contender", "told apart, AUROC"), tuple(lines))
     pictures = [
         Picture(
