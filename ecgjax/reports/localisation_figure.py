@@ -24,6 +24,7 @@ from ecgjax.reports.ecg_paper import (
     sheet,
     trace,
 )
+from ecgjax.reports.figures import ORANGE
 
 GREY_GRID = ("#ececec", "#d5d5d5")
 """Of the paper: the usual red lines would mix with the colours of a map."""
@@ -194,7 +195,7 @@ def pairwise_animation(
     figure.colorbar(scale.mappable, ax=above, fraction=0.045, pad=0.02).set_label(scale.label, fontsize=7)
     _lead_line(below, signal_mv, rate_hz=rate_hz, lead=lead)
     wide = len(signal_mv) / rate_hz / len(importance)
-    cursor = below.axvspan(0, wide, color="#c2571a", alpha=0.35, linewidth=0)
+    cursor = below.axvspan(0, wide, color=ORANGE, alpha=0.35, linewidth=0)
     _small_ticks(figure)
     pictures = []
     for time, values in enumerate(importance):

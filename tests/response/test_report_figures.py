@@ -9,6 +9,7 @@ import pytest
 from etils import epath
 from fake_response import AREA
 
+from ecgjax.reports.figures import BLUE
 from ecgjax.response.report import contender_figures, contenders
 from ecgjax.response.report.beat_maps import grad_cam_section
 from ecgjax.response.report.build import build
@@ -85,6 +86,18 @@ def test_the_area_under_the_mean_roc_is_the_mean_auroc(found):
         contender = found.find(name)
         area = np.trapezoid(contender_figures.mean_roc(found.truth, contender.score), np.linspace(0, 1, 201))
         assert area == pytest.approx(contender.metric("auroc").value, abs=0.01)
+
+
+def test_the_forest_marks_who_is_judged_whom_to_beat_and_what_was_planted(found):
+    (axes,) = contender_figures.auroc_forest(found, judged="logistic", reference=AREA, planted=0.8).axes
+    names = [contender.name for contender in found.contenders]
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    dots = {line.get_color() for line in axes.lines if list(line.get_ydata()) == [names.index("logistic")]}
+    assert dots == {BLUE}
+    lines = {
+        line.get_linestyle(): line.get_xdata()[0] for line in axes.lines if list(line.get_ydata()) == [0, 1]
+    }
+    assert lines == {"--": found.find(AREA).metric("auroc").value, ":": 0.8, "-": 0.5}
 
 
 def test_curves_are_drawn_of_those_that_have_them(found):
