@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ecgjax.metrics.bootstrap import Interval, percentile_interval
 from ecgjax.reports.intervals import NOTHING
 from ecgjax.reports.probe_scores import ReportResults, ScoredRow
+from ecgjax.reports.specs import check_keys
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
 _KEYS = {"lower", "higher", "metric", "relation", "margin"}
@@ -46,10 +47,7 @@ def decide(claims: Sequence[Mapping[str, Any]], results: ReportResults) -> list[
 
 
 def _decide(claim: Mapping[str, Any], path: str, results: ReportResults) -> Verdict:
-    if unknown := set(claim) - _KEYS:
-        raise ValueError(f"{path}: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
-    if absent := {"lower", "higher", "metric"} - set(claim):
-        raise ValueError(f"{path}: {sorted(absent)} missing.")
+    check_keys(claim, path, _KEYS, needed={"lower", "higher", "metric"})
     relation, margin = claim.get("relation", "<"), float(claim.get("margin", 0.0))
     if relation not in ("<", "<=") or margin < 0 or (relation == "<" and margin):
         raise ValueError(

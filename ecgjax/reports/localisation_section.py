@@ -11,6 +11,7 @@ from ecgjax.core.result_files import read_results
 from ecgjax.reports import intervals
 from ecgjax.reports import localisation_figure as figures
 from ecgjax.reports.page import Animation, Picture, Section
+from ecgjax.reports.specs import check_keys
 
 TITLE = "Localisation"
 _KEYS = {"workdir", "step", "examples"}
@@ -22,8 +23,7 @@ _CAUTION = (
 
 def localisation_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
     """Scores and figures of the evaluator's results under `{"workdir", "step", "examples"}`."""
-    if unknown := set(spec) - _KEYS:
-        raise ValueError(f"localisation: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
+    check_keys(spec, "localisation", _KEYS)
     try:
         tree, arrays = read_results(root / spec["workdir"], "localisation", spec.get("step", "last"))
     except FileNotFoundError as error:

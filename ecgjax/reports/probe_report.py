@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ecgjax.core.files import read_json, write_text
+from ecgjax.core.files import read_json
 from ecgjax.core.result_files import read_results
 from ecgjax.reports import claims, curves, intervals, probe_figures, probe_scores, probe_tables, tables
 from ecgjax.reports.cine_figure import cine_figure
 from ecgjax.reports.ecg_paper import ecg_paper
 from ecgjax.reports.localisation_section import localisation_section
 from ecgjax.reports.page import Picture, Section, page
+from ecgjax.reports.report import Report
+from ecgjax.reports.specs import check_keys
 
 _KEYS = {
     "title",
@@ -28,35 +30,6 @@ _KEYS = {
     "seed",
 }
 _RETRIEVAL_KEYS = ("recall@1", "recall@5", "recall@10", "median_rank")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Report:
-    """A finished report; `verdicts` are for a caller that must act on them, `appendix` is Markdown after the tables."""
-
-    tables: tuple[tables.Table, ...]
-    verdicts: tuple[claims.Verdict, ...]
-    warnings: tuple[str, ...]
-    html: str
-    conclusion: str = ""
-    appendix: str = ""
-
-    @property
-    def text(self) -> str:
-        """All tables, the conclusion and warnings, for a terminal."""
-        conclusion = [self.conclusion] if self.conclusion else []
-        warnings = [f"warning: {line}" for line in self.warnings]
-        return "\n".join([*map(tables.to_text, self.tables), *conclusion, *warnings])
-
-    @property
-    def markdown(self) -> str:
-        """The conclusion, all tables and the appendix, for a README."""
-        parts = [self.conclusion, *map(tables.to_markdown, self.tables), self.appendix]
-        return "\n".join(part for part in parts if part)
-
-    def write(self, path: epath.PathLike) -> None:
-        """Writes the page, whole or not at all."""
-        write_text(path, self.html)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,10 +52,7 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".", gallery: Galle
     are relative to `root`. A curve that is a control, such as permuted pairs, is expected to stay at ln(batch), so
     nothing is said where it does.
     """
-    if unknown := set(spec) - _KEYS:
-        raise ValueError(f"report: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
-    if absent := {"title", "rows"} - set(spec):
-        raise ValueError(f"report: {sorted(absent)} missing.")
+    check_keys(spec, "report", _KEYS, needed={"title", "rows"})
     root = epath.Path(root)
     scored = probe_scores.load(
         spec["rows"], root=root, draws=spec.get("draws", 1000), seed=spec.get("seed", 0)

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from ecgjax.core.result_files import missing_below, read_results, with_nan
 from ecgjax.metrics.bootstrap import Interval, Scored, over_seeds, percentile_interval, score_targets
 from ecgjax.reports import intervals
+from ecgjax.reports.specs import check_keys
 
 SYMBOLS = {"r2": "R²", "auroc": "AUROC"}
 """The metrics of a probe, as they are written."""
@@ -221,8 +222,7 @@ def _file_row(name: str, root: epath.Path, spec_file: str, reference: bool) -> S
 
 
 def _check(spec: Mapping[str, Any], path: str, names: Sequence[str]) -> None:
-    if unknown := set(spec) - _ROW_KEYS:
-        raise ValueError(f"{path}: unknown {sorted(unknown)}; choose from {', '.join(sorted(_ROW_KEYS))}.")
+    check_keys(spec, path, _ROW_KEYS)
     needed = {"name", "file"} if "file" in spec else {"name", "workdirs", "evaluator", "input"}
     if absent := needed - set(spec):
         raise ValueError(f"{path}: {sorted(absent)} missing; a row needs {', '.join(sorted(needed))}.")

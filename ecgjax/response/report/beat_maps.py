@@ -13,6 +13,7 @@ from ecgjax.core.files import read_json
 from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.reports.figures import INK, clean
 from ecgjax.reports.page import Picture, Section
+from ecgjax.reports.specs import check_keys
 from ecgjax.reports.tables import Cell, Line, Table, number, value_cell
 from ecgjax.response.report.map_grid import Panel, map_grid, pixels
 
@@ -31,8 +32,7 @@ def grad_cam_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
     `leads` names the leads of the maps, in their order; without it those of the run's input are taken where they are
     as many.
     """
-    if unknown := set(spec) - _KEYS:
-        raise ValueError(f"grad_cam: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
+    check_keys(spec, "grad_cam", _KEYS)
     try:
         tree, arrays = read_results(root / spec["workdir"], "grad_cam", spec.get("step", "last"))
     except FileNotFoundError as error:

@@ -7,7 +7,8 @@ import numpy as np
 from etils import epath
 
 from ecgjax.reports.page import Picture, Section, page
-from ecgjax.reports.probe_report import Report
+from ecgjax.reports.report import Report
+from ecgjax.reports.specs import check_keys
 from ecgjax.reports.tables import interval_text
 from ecgjax.response.report import card, cohort, contender_figures, contender_tables
 from ecgjax.response.report.beat_maps import grad_cam_section
@@ -44,10 +45,7 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
     [pretraining_section], "grad_cam": grad_cam_section, "draws", "seed"}`; all but title and runs may be left out.
     Paths are relative to `root`.
     """
-    if unknown := set(spec) - _KEYS:
-        raise ValueError(f"report: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
-    if unset := {"title", "runs"} - set(spec):
-        raise ValueError(f"report: {sorted(unset)} missing.")
+    check_keys(spec, "report", _KEYS, needed={"title", "runs"})
     root = epath.Path(root)
     found = load(spec["runs"], root=root)
     judgement = _judgement(spec, found)

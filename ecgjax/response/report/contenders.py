@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports.intervals import NOTHING, of_row
+from ecgjax.reports.specs import check_keys
 
 EVALUATOR = "crossvalidation"
 
@@ -87,10 +88,7 @@ def load(specs: Sequence[Mapping[str, Any]], *, root: epath.PathLike) -> CrossVa
     root = epath.Path(root)
     read, missing = [], []
     for position, spec in enumerate(specs):
-        if unknown := set(spec) - _KEYS:
-            raise ValueError(
-                f"runs[{position}]: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}."
-            )
+        check_keys(spec, f"runs[{position}]", _KEYS)
         try:
             found = read_results(root / spec["workdir"], EVALUATOR, spec.get("step", "last"))
         except FileNotFoundError as error:

@@ -9,6 +9,7 @@ from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports.intervals import of_row
 from ecgjax.reports.page import Section
+from ecgjax.reports.specs import check_keys
 from ecgjax.reports.tables import DASH, Cell, Line, Table, cell, each, fine
 
 EVALUATOR = "classes"
@@ -26,10 +27,7 @@ def pretraining_section(specs: Sequence[Mapping[str, Any]], root: epath.Path) ->
     """
     summary, tables, warnings = [], [], []
     for position, spec in enumerate(specs):
-        if unknown := set(spec) - _KEYS:
-            raise ValueError(
-                f"pretraining[{position}]: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}."
-            )
+        check_keys(spec, f"pretraining[{position}]", _KEYS)
         trees = []
         for workdir in spec["workdirs"]:
             try:
