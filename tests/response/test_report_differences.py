@@ -3,10 +3,12 @@
 import dataclasses
 
 import fake_response
+import fake_results
 import numpy as np
 import pytest
 from fake_response import AREA
 
+from ecgjax.core.result_files import read_results
 from ecgjax.metrics.classification import auroc
 from ecgjax.response.report import contenders
 from ecgjax.response.report.build import build
@@ -89,10 +91,9 @@ def test_a_leak_takes_the_verdict_back(found):
 
 def test_patients_in_another_order_are_the_same(trial, tmp_path):
     found = two_runs(trial[0], tmp_path)
-    path = next((tmp_path / "b" / "results" / "crossvalidation").glob("*.npz"))
-    arrays = dict(np.load(path))
+    _, arrays = read_results(tmp_path / "b", "crossvalidation", "last")
     order = np.random.default_rng(0).permutation(fake_response.PATIENTS)
-    np.savez(path, **{name: array[..., order] for name, array in arrays.items()})
+    fake_results.change(tmp_path / "b", arrays={name: array[..., order] for name, array in arrays.items()})
     again = contenders.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
     np.testing.assert_array_equal(again.find("network").score, found.find("network").score)
     np.testing.assert_array_equal(again.truth, found.truth)

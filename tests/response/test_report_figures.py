@@ -1,9 +1,9 @@
 """Curves and maps of a response."""
 
-import json
 import shutil
 
 import fake_response
+import fake_results
 import numpy as np
 import pytest
 from etils import epath
@@ -51,15 +51,15 @@ def test_maps_of_the_response_stand_lead_by_lead_beside_the_control(trial, tmp_p
     root, _ = trial
     for name in ("probe", "random"):
         shutil.copytree(root / name, tmp_path / name)
-    path = next((tmp_path / "probe").rglob("*.npz"))
     responders = np.zeros((2, 4, 5))
     responders[1, 3, 0] = 2.0
     maps = {"network|map_with": responders, "network|map_without": responders / 4}
     axes = {"map|time_s": np.arange(10) / 5 - 1, "map|frequency_hz": np.arange(8.0)}
-    np.savez(path, **dict(np.load(path)), **maps, **axes, **{"map|leads": np.array(["I", "V6"])})
-    tree = json.loads(path.with_suffix(".json").read_text())
-    tree["scalars"]["network|maps_told_apart"] = 0.75
-    path.with_suffix(".json").write_text(json.dumps(tree))
+    fake_results.change(
+        tmp_path / "probe",
+        scalars={"network|maps_told_apart": 0.75},
+        arrays={**maps, **axes, "map|leads": np.array(["I", "V6"])},
+    )
     runs = [{"workdir": "probe"}, {"workdir": "random", "names": {"network": "random"}}]
     found = contenders.load(runs, root=tmp_path)
     (section,) = response_maps_section(found, ["network", "random", "missing"])
