@@ -1,9 +1,6 @@
 """What an evaluator receives and what it returns."""
 
 import dataclasses
-import io
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,7 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from ecgjax.core.files import read_json, write_bytes, write_json
+from ecgjax.core.result_files import read_results, results_path, write_results
 from ecgjax.core.spec import ImageSpec
 from ecgjax.data.cohorts.base import Target
 
@@ -84,14 +81,8 @@ class Results:
     def write(
         self, workdir: epath.PathLike, *, step: int, checkpoint: str, objective: str, **provenance: Any
     ) -> epath.Path:
-        """Writes arrays first and JSON last, so that the JSON file means complete; NaN becomes null."""
+        """Writes all of it, with what the checkpoint was; returns the path of the JSON file."""
         path = results_path(workdir, self.evaluator, step)
-        for name, array in self.arrays.items():
-            if array.dtype.kind not in "biufU":
-                raise ValueError(f"array {name!r} has dtype {array.dtype}; give numbers or fixed-width text.")
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **self.arrays)
-        write_bytes(path.with_suffix(".npz"), buffer.getvalue())
         tree = {
             "evaluator": self.evaluator,
             "step": step,
@@ -103,23 +94,15 @@ class Results:
             **({"text": self.text} if self.text else {}),
             **provenance,
         }
-        write_json(path, _without_nan(tree))
+        write_results(path, tree, self.arrays)
         return path
 
     @classmethod
     def read(cls, workdir: epath.PathLike, evaluator: str, step: int) -> "Results":
         """Reverses `write`, provenance apart."""
-        path = results_path(workdir, evaluator, step)
-        tree = read_json(path)
-        with np.load(io.BytesIO(path.with_suffix(".npz").read_bytes()), allow_pickle=False) as file:
-            arrays = dict(file)
-        nan = {"value", "low", "high"}
-        rows = [
-            Row(**{key: math.nan if key in nan and value is None else value for key, value in row.items()})
-            for row in tree["rows"]
-        ]
-        scalars = {name: math.nan if value is None else value for name, value in tree["scalars"].items()}
-        return cls(tree["evaluator"], rows, scalars, arrays, tree["settings"], tree.get("text", ""))
+        tree, arrays = read_results(workdir, evaluator, step)
+        rows = [Row(**row) for row in tree["rows"]]
+        return cls(tree["evaluator"], rows, tree["scalars"], arrays, tree["settings"], tree.get("text", ""))
 
 
 class Evaluator(Protocol):
@@ -135,22 +118,3 @@ class Evaluator(Protocol):
 
     def run(self, predict: Predict, splits: Splits) -> Results:
         """Answers the question."""
-
-
-def results_path(workdir: epath.PathLike, evaluator: str, step: int) -> epath.Path:
-    """Where the JSON of one evaluator and step lies; it exists exactly when the results are complete."""
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", evaluator):
-        raise ValueError(
-            f"evaluator name {evaluator!r} is no file name; use letters, digits, '_', '-' and '.'."
-        )
-    return epath.Path(workdir) / "results" / evaluator / f"{step}.json"
-
-
-def _without_nan(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _without_nan(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_without_nan(value) for value in tree]
-    if isinstance(tree, np.generic):
-        tree = tree.item()
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -44,14 +44,14 @@ def run(args: flags.FlagValues) -> int:
         raise ValueError(f"--root={root} is no directory; name the one that holds the runs.")
     spec = configs.plain(args.config)
     if "runs" in spec:
-        from ecgjax.response.report import report as response_report
+        from ecgjax.response.report.build import build
 
-        built = response_report.build(spec, root=root)
+        built = build(spec, root=root)
     else:
-        from ecgjax.reports import report
+        from ecgjax.reports import probe_report
 
-        gallery = report.read_gallery(args.data) if args.data else None
-        built = report.build(spec, root=root, gallery=gallery)
+        gallery = probe_report.read_gallery(args.data) if args.data else None
+        built = probe_report.build(spec, root=root, gallery=gallery)
     output = epath.Path(args.output or root / "report.html")
     built.write(output)
     if args.markdown:

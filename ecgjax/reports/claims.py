@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ecgjax.metrics.bootstrap import Interval, percentile_interval
-from ecgjax.reports.results import ReportResults, ScoredRow
+from ecgjax.reports.intervals import NOTHING
+from ecgjax.reports.probe_scores import ReportResults, ScoredRow
+from ecgjax.reports.specs import check_keys
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not shown"
 _KEYS = {"lower", "higher", "metric", "relation", "margin"}
@@ -45,10 +47,7 @@ def decide(claims: Sequence[Mapping[str, Any]], results: ReportResults) -> list[
 
 
 def _decide(claim: Mapping[str, Any], path: str, results: ReportResults) -> Verdict:
-    if unknown := set(claim) - _KEYS:
-        raise ValueError(f"{path}: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
-    if absent := {"lower", "higher", "metric"} - set(claim):
-        raise ValueError(f"{path}: {sorted(absent)} missing.")
+    check_keys(claim, path, _KEYS, needed={"lower", "higher", "metric"})
     relation, margin = claim.get("relation", "<"), float(claim.get("margin", 0.0))
     if relation not in ("<", "<=") or margin < 0 or (relation == "<" and margin):
         raise ValueError(
@@ -60,8 +59,7 @@ def _decide(claim: Mapping[str, Any], path: str, results: ReportResults) -> Verd
     seeds = (lower.seeds, higher.seeds)
     reason = _incomparable(lower, higher, targets)
     if reason:
-        nothing = Interval(*[float("nan")] * 3, 0, 0)
-        return Verdict(*shared, nothing, OPEN, reason, seeds, {}, np.zeros(0))
+        return Verdict(*shared, NOTHING, OPEN, reason, seeds, {}, np.zeros(0))
     difference = _difference(lower, higher, targets)
     bound = -margin if relation == "<=" else 0.0
     if difference.low > bound or (relation == "<=" and difference.low == bound):

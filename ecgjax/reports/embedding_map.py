@@ -8,7 +8,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, MISSING = "#1d2733", "#c9d0d8"
+from ecgjax.reports.figures import INK, ORANGE, head
+
+MISSING = "#c9d0d8"
 MOST_NEIGHBOURED = 3000
 """Embeddings that t-SNE is given at most, drawn at random: about a minute on a core."""
 EXPLAINED = 0.9
@@ -81,7 +83,7 @@ def embedding_map(
         axes, places, (label, label[part]), headings, labels, strict=True
     ):
         points = _scatter(one, place, values, kind=kind, label_name=label_name)
-        one.set_title(heading, fontsize=9, loc="left", color=INK)
+        head(one, heading, size=9)
         one.set_xlabel(names[0], fontsize=8)
         one.set_ylabel(names[1], fontsize=8)
         one.tick_params(labelsize=7, length=2)
@@ -107,7 +109,7 @@ def _scatter(axes: Axes, place: np.ndarray, values: np.ndarray, *, kind: str, la
     if not known.all():
         axes.scatter(*place[~known].T, s=5, color=MISSING, linewidths=0, label=f"{label_name} unknown")
     if kind == "binary":
-        for value, colour, name in ((0, "#8fb3d9", f"no {label_name}"), (1, "#c2571a", label_name)):
+        for value, colour, name in ((0, "#8fb3d9", f"no {label_name}"), (1, ORANGE, label_name)):
             chosen = known & (values == value)
             axes.scatter(*place[chosen].T, s=7, color=colour, alpha=0.8, linewidths=0, label=name)
         return None

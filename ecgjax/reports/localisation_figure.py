@@ -4,6 +4,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +25,7 @@ from ecgjax.reports.ecg_paper import (
     sheet,
     trace,
 )
+from ecgjax.reports.figures import ORANGE
 
 GREY_GRID = ("#ececec", "#d5d5d5")
 """Of the paper: the usual red lines would mix with the colours of a map."""
@@ -47,6 +49,12 @@ class Scale:
     def mappable(self) -> ScalarMappable:
         """For a colour bar."""
         return ScalarMappable(Normalize(self.low, self.high), self.colours)
+
+    @property
+    def painted(self) -> dict[str, Any]:
+        """Options of `imshow`, which blends between the centres of places."""
+        limits = {"vmin": self.low, "vmax": self.high}
+        return {"cmap": self.colours, **limits, "interpolation": "bilinear"}
 
 
 def importance_scale(temperature: float) -> Scale:
@@ -194,7 +202,7 @@ def pairwise_animation(
     figure.colorbar(scale.mappable, ax=above, fraction=0.045, pad=0.02).set_label(scale.label, fontsize=7)
     _lead_line(below, signal_mv, rate_hz=rate_hz, lead=lead)
     wide = len(signal_mv) / rate_hz / len(importance)
-    cursor = below.axvspan(0, wide, color="#c2571a", alpha=0.35, linewidth=0)
+    cursor = below.axvspan(0, wide, color=ORANGE, alpha=0.35, linewidth=0)
     _small_ticks(figure)
     pictures = []
     for time, values in enumerate(importance):
@@ -214,15 +222,7 @@ def pairwise_animation(
 
 def _strip(axes: Axes, values: np.ndarray, extent, scale: Scale, *, gid: str) -> None:
     image = axes.imshow(
-        values[None],
-        extent=extent,
-        cmap=scale.colours,
-        vmin=scale.low,
-        vmax=scale.high,
-        alpha=STRIP_ALPHA,
-        aspect="auto",
-        interpolation="bilinear",
-        zorder=0.5,
+        values[None], extent=extent, alpha=STRIP_ALPHA, aspect="auto", zorder=0.5, **scale.painted
     )
     image.set_gid(gid)
 
@@ -236,16 +236,8 @@ def _frame(axes: Axes, frames: np.ndarray, number: int, importance: np.ndarray |
 
 
 def _overlay(axes: Axes, values: np.ndarray, shape: Sequence[int], scale: Scale, *, alpha: float) -> None:
-    """A map over a frame of `shape`, bilinear between the centres of its places."""
-    axes.imshow(
-        values,
-        extent=(-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5),
-        cmap=scale.colours,
-        vmin=scale.low,
-        vmax=scale.high,
-        alpha=alpha,
-        interpolation="bilinear",
-    )
+    """A map over a frame of `shape`."""
+    axes.imshow(values, extent=(-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5), alpha=alpha, **scale.painted)
 
 
 def _lead_line(axes: Axes, signal_mv: np.ndarray, *, rate_hz: float, lead: str) -> None:

@@ -7,9 +7,11 @@ import numpy as np
 from etils import epath
 
 from ecgjax.core.files import read_json
+from ecgjax.core.result_files import read_results
+from ecgjax.reports import intervals
 from ecgjax.reports import localisation_figure as figures
-from ecgjax.reports import results
 from ecgjax.reports.page import Animation, Picture, Section
+from ecgjax.reports.specs import check_keys
 
 TITLE = "Localisation"
 _KEYS = {"workdir", "step", "examples"}
@@ -21,10 +23,9 @@ _CAUTION = (
 
 def localisation_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
     """Scores and figures of the evaluator's results under `{"workdir", "step", "examples"}`."""
-    if unknown := set(spec) - _KEYS:
-        raise ValueError(f"localisation: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
+    check_keys(spec, "localisation", _KEYS)
     try:
-        tree, arrays = results.read_results(root / spec["workdir"], "localisation", spec.get("step", "last"))
+        tree, arrays = read_results(root / spec["workdir"], "localisation", spec.get("step", "last"))
     except FileNotFoundError as error:
         return Section(TITLE, warnings=[f"missing: {error}"])
     inputs = read_json(root / spec["workdir"] / "input_spec.json")
@@ -38,12 +39,13 @@ def localisation_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
 def _scores(scalars: Mapping[str, float]) -> str:
     lines = []
     for half, name, other in (("ecg", "ECG", "CMR"), ("cmr", "CMR", "ECG")):
-        auc, low, high = (scalars[f"{half}/partner_auc{end}"] for end in ("", "/low", "/high"))
+        auc = intervals.of_scalars(scalars, f"{half}/partner_auc")
         lines.append(
-            f"The best place of the {name} is more like its own {other} than like another subject's in {auc:.0%} of "
-            f"comparisons [{low:.0%}, {high:.0%}] (chance 50 %). {scalars[f'{half}/shared_variance']:.0%} of the "
-            f"variance of the {name} map is the same for everyone; its entropy is {scalars[f'{half}/entropy']:.3f} "
-            f"of a flat map's, {scalars[f'{half}/entropy_other']:.3f} with another subject as partner."
+            f"The best place of the {name} is more like its own {other} than like another subject's in "
+            f"{auc.value:.0%} of comparisons [{auc.low:.0%}, {auc.high:.0%}] (chance 50 %). "
+            f"{scalars[f'{half}/shared_variance']:.0%} of the variance of the {name} map is the same for everyone; its "
+            f"entropy is {scalars[f'{half}/entropy']:.3f} of a flat map's, {scalars[f'{half}/entropy_other']:.3f} with "
+            "another subject as partner."
         )
     if "cmr/region" in scalars:
         lines.append(

@@ -1,25 +1,28 @@
-"""Tables of values with intervals, as text, Markdown and HTML."""
+"""Tables as text, Markdown and HTML, and the form of the numbers in them."""
 
 import dataclasses
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
+from ecgjax.core.text import aligned
 from ecgjax.metrics.bootstrap import Interval
-from ecgjax.reports.claims import Verdict
-from ecgjax.reports.results import ReportResults, ScoredRow
 
-TITLES = {"r2": "Phenotypes: R²", "auroc": "Conditions: AUROC"}
-_RELATIONS = {"<": "<", "<=": "≤"}
-_SYMBOLS = {"r2": "R²", "auroc": "AUROC"}
+Form = Callable[[float], str]
+"""How a number is written."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A text with a smaller second line, such as a value and its interval."""
+    """A text with a smaller second line, such as a value and its interval; `kind` (good, bad, open) colours it."""
 
     text: str
     small: str = ""
+    kind: str = ""
+
+
+DASH = Cell("–")
+"""Where there is nothing to show."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,94 +44,18 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def score_table(results: ReportResults, metric: str) -> Table | None:
-    """Rows by targets of one metric, the headline mean first; None where no target has this metric."""
-    columns, headline = results.targets(metric), results.headline(metric)
-    if not columns:
-        return None
-    header = ("input to the probe", "mean", *(c.target + ("*" if c.control else "") for c in columns))
-    lines = []
-    for row in results.rows:
-        name = Cell(row.name, "" if row.seeds < 2 else f"({row.seeds} seeds)")
-        if not row.cells:
-            more = f" and {len(row.missing) - 1} more" if len(row.missing) > 1 else ""
-            lines.append(Line((name,), f"missing: {row.missing[0]}{more}", row.reference))
-            continue
-        values = [row.mean(headline), *(row.cells.get(c.target) for c in columns)]
-        lines.append(Line((name, *map(cell, values)), reference=row.reference))
-    return Table(TITLES[metric], header, tuple(lines), tuple(_notes(results, metric)))
-
-
-def seed_table(results: ReportResults) -> Table | None:
-    """The headline means seed by seed, so that their spread is seen; None where every row has one seed."""
-    rows = [row for row in results.rows if row.seeds > 1]
-    if not rows:
-        return None
-    metrics = [metric for metric in TITLES if results.headline(metric)]
-    lines = []
-    for row in rows:
-        cells = [Cell(row.name)]
-        for metric in metrics:
-            headline = results.headline(metric)
-            known = not math.isnan(row.mean(headline).value)
-            cells.append(Cell(" · ".join(map(number, row.mean_by_seed(headline))) if known else "–"))
-        lines.append(Line(tuple(cells), reference=row.reference))
-    header = ("spread over training seeds", *(f"mean {_SYMBOLS[metric]} by seed" for metric in metrics))
-    return Table("Seed by seed", header, tuple(lines))
-
-
-def claim_table(verdicts: Sequence[Verdict]) -> Table | None:
-    """One line a claim: what is claimed, the difference, the verdict, and over how many seeds and subjects."""
-    if not verdicts:
-        return None
-    lines = []
-    for v in verdicts:
-        margin = f" (margin {fine(v.margin)})" if v.relation == "<=" else ""
-        statement = f"{v.lower} {_RELATIONS[v.relation]} {v.higher}{margin}"
-        by_seed = " · ".join(signed(x) for x in v.by_seed) if len(v.by_seed) > 1 else ""
-        seeds = str(v.seeds[0]) if v.seeds[0] == v.seeds[1] else f"{v.seeds[0]} and {v.seeds[1]}"
-        lines.append(
-            Line(
-                (
-                    Cell(statement),
-                    Cell(_SYMBOLS[v.metric]),
-                    Cell(v.verdict, v.reason),
-                    Cell("–")
-                    if v.reason
-                    else Cell(signed(v.difference.value), _bounds(v.difference, signed)),
-                    Cell(by_seed or "–"),
-                    Cell(seeds),
-                    Cell("–")
-                    if v.reason
-                    else Cell(f"{v.difference.n}", f"of {v.difference.subjects} subjects"),
-                )
-            )
-        )
-    header = ("claim", "mean", "verdict", "difference", "seed by seed", "seeds", "test records")
-    notes = (
-        "Difference of the headline means with a paired 95 % interval; subjects are resampled, and training seeds "
-        "with them where there are several. A claim holds only if the interval excludes the other outcome.",
-    )
-    if any(min(v.seeds) < 2 and not v.reason for v in verdicts):
-        notes += ("With one seed the interval says nothing about how another training run would have fared.",)
-    return Table("Claims", header, tuple(lines), notes)
-
-
 def to_text(table: Table) -> str:
     """Aligned columns for a terminal."""
-    grid = [list(table.header)]
+    rows = [list(table.header)]
     for line in table.lines:
         texts = [f"{c.text} {c.small}".strip() for c in line.cells]
-        grid.append(texts + [""] * (len(table.header) - len(texts)))
-    widths = [max(len(row[i]) for row in grid) for i in range(len(table.header))]
-    out = [table.title]
-    for position, row in enumerate(grid):
-        note = table.lines[position - 1].note if position else ""
-        padded = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
-        out.append((f"{padded[0]}  {note}" if note else "  ".join(padded)).rstrip())
-        if position == 0:
-            out.append("  ".join("-" * width for width in widths))
-    return "\n".join([*out, *table.notes]) + "\n"
+        rows.append(texts + [""] * (len(table.header) - len(texts)))
+    rule = ["-" * max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, rule_line, *body = aligned([rows[0], rule, *rows[1:]])
+    for position, line in enumerate(table.lines):
+        if line.note:
+            body[position] = f"{body[position].ljust(len(rule[0]))}  {line.note}"
+    return "\n".join([table.title, head, rule_line, *body, *table.notes]) + "\n"
 
 
 def to_markdown(table: Table) -> str:
@@ -164,18 +91,6 @@ def to_html(table: Table, *, heading: bool = True) -> str:
     )
 
 
-def cell(interval: Interval | None) -> Cell:
-    """Value over its interval; a dash where there is none."""
-    if interval is None or math.isnan(interval.value):
-        return Cell("–")
-    return Cell(number(interval.value), "" if math.isnan(interval.low) else _bounds(interval, number))
-
-
-def interval_text(interval: Interval) -> str:
-    """Value and bounds in running text."""
-    return f"{number(interval.value)} ({number(interval.low)} to {number(interval.high)})"
-
-
 def number(value: float, *, digits: int = 2) -> str:
     """Without the leading zero, as .35 or −.35."""
     text = f"{value:.{digits}f}"
@@ -195,39 +110,37 @@ def signed(value: float) -> str:
     return text if text.startswith("−") else f"+{text}"
 
 
-def _bounds(interval: Interval, form) -> str:
-    return f"[{form(interval.low)}, {form(interval.high)}]"
+def p_value(p: float) -> str:
+    """Three digits, or that it is below the smallest of them."""
+    if math.isnan(p):
+        return DASH.text
+    return "<.001" if p < 0.001 else fine(p)
+
+
+def cell(interval: Interval | None, form: Form = number) -> Cell:
+    """Value over its interval, of a difference in the form `signed`; a dash where there is none."""
+    if interval is None or math.isnan(interval.value):
+        return DASH
+    bounds = "" if math.isnan(interval.low) else f"[{form(interval.low)}, {form(interval.high)}]"
+    return Cell(form(interval.value), bounds)
+
+
+def value_cell(value: float, form: Form = number) -> Cell:
+    """A value by itself; a dash where it is NaN."""
+    return DASH if math.isnan(value) else Cell(form(value))
+
+
+def each(values: Iterable[float], form: Form = number) -> Cell:
+    """Values side by side, such as those of single seeds; a dash where there are none."""
+    return Cell(" · ".join(map(form, values)) or DASH.text)
+
+
+def interval_text(interval: Interval) -> str:
+    """Value and bounds in running text."""
+    return f"{number(interval.value)} ({number(interval.low)} to {number(interval.high)})"
 
 
 def _html_cell(c: Cell) -> str:
     small = f"<small>{html.escape(c.small)}</small>" if c.small else ""
-    kind = {"holds": "good", "does not hold": "bad", "not shown": "open"}.get(c.text)
     text = html.escape(c.text)
-    return (f'<b class="{kind}">{text}</b>' if kind else text) + small
-
-
-def _notes(results: ReportResults, metric: str) -> list[str]:
-    columns, headline = results.targets(metric), results.headline(metric)
-    controls = [column.target for column in columns if column.control]
-    several = any(row.seeds > 1 for row in results.rows)
-    resampled = "subjects and training seeds" if several else "subjects"
-    notes = [
-        f"Test split; 95 % intervals over {resampled}, the same draws for all rows. "
-        f"Mean over {', '.join(headline) or 'nothing'}."
-    ]
-    if controls:
-        notes.append(f"* {', '.join(controls)}: positive controls, left out of the mean.")
-    notes += [
-        f"{row.name}: missing {path}; the row rests on {row.seeds} of {row.seeds + len(row.missing)} seeds."
-        for row in results.rows
-        if row.cells
-        for path in row.missing
-    ]
-    return notes
-
-
-def describe(row: ScoredRow) -> str:
-    """Where a row comes from, in one line."""
-    if not row.runs:
-        return f"{row.name}: from a file"
-    return f"{row.name}: " + "; ".join(f"{r.workdir} step {r.step} ({r.checkpoint[:12]})" for r in row.runs)
+    return (f'<b class="{c.kind}">{text}</b>' if c.kind else text) + small

@@ -16,7 +16,9 @@ import ecgjax
 from ecgjax.core import config as configs
 from ecgjax.core import runtime, trees
 from ecgjax.core.files import absolute, write_text
-from ecgjax.evaluators.base import Results, results_path
+from ecgjax.core.result_files import results_path
+from ecgjax.core.text import aligned
+from ecgjax.evaluators.base import Results
 from ecgjax.objectives.encoders import located
 from ecgjax.response import fold_config
 from ecgjax.response.comparators.classical import Classical
@@ -253,10 +255,6 @@ def _say_table(results: Results) -> None:
         if metric in _SHOWN:
             interval = "" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
             cells.setdefault(row.input, {})[metric] = f"{row.value:.3f}{interval}"
-    lines = [
-        ["contender", *_SHOWN],
-        *([name, *(mine.get(m, "") for m in _SHOWN)] for name, mine in cells.items()),
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        runtime.say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    rows = ([name, *(mine.get(metric, "") for metric in _SHOWN)] for name, mine in cells.items())
+    for line in aligned([["contender", *_SHOWN], *rows]):
+        runtime.say(line)

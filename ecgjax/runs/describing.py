@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from ecgjax.core import trees
 from ecgjax.core.files import read_json
+from ecgjax.core.result_files import last_step
 from ecgjax.core.spec import EcgSpec, InputSpec
+from ecgjax.core.text import aligned
 from ecgjax.data.manifest import NAME as MANIFEST_NAME
 from ecgjax.data.manifest import Manifest, TargetColumn, read_manifest
 from ecgjax.data.schema import dequantise
@@ -22,7 +24,6 @@ from ecgjax.formats.recording import LEADS
 from ecgjax.reports.cine_figure import cine_figure
 from ecgjax.reports.ecg_paper import ecg_paper, lead_paper
 from ecgjax.reports.image_figure import image_figure
-from ecgjax.reports.results import last_step
 from ecgjax.runs.assemble import label_columns, make_objective
 from ecgjax.signals.stft import log_image
 from ecgjax.train import checkpoint
@@ -48,12 +49,12 @@ def describe_data(manifest: Manifest) -> list[str]:
         )
         for name, split in manifest.splits.items()
     ]
-    lines += _table(("split", "examples", "subjects", "shards", "size"), rows)
+    lines += aligned([("split", "examples", "subjects", "shards", "size"), *rows])
     lines += ["", *_spec_lines(manifest.input_spec)]
     if manifest.targets:
         train = manifest.splits["train"].examples
         header = ("target", "kind", "unit", "mean", "std", "prevalence", "missing", "")
-        lines += ["", *_table(header, [_target_row(column, train) for column in manifest.targets])]
+        lines += ["", *aligned([header, *(_target_row(column, train) for column in manifest.targets)])]
         lines.append(f"Statistics over the {train} training examples.")
     rejects = ", ".join(f"{kind} {count}" for kind, count in sorted(manifest.rejects.items()))
     lines += ["", f"rejected records: {rejects or 'none'}; withdrawn subjects: {manifest.withdrawn}"]
@@ -227,7 +228,7 @@ def _parameter_lines(config: Mapping[str, Any], manifest: Manifest) -> list[str]
         branch = "/".join(name.split("/")[:_LEVELS])
         branches[branch] = branches.get(branch, 0) + math.prod(leaf.shape)
     rows = [(name, f"{count:,}") for name, count in branches.items()]
-    return _table(("branch", "parameters"), [*rows, ("all", f"{trees.count(params):,}")])
+    return aligned([("branch", "parameters"), *rows, ("all", f"{trees.count(params):,}")])
 
 
 def _metric_lines(path: epath.Path) -> list[str]:
@@ -241,7 +242,7 @@ def _metric_lines(path: epath.Path) -> list[str]:
         except json.JSONDecodeError:  # A killed run may leave half a line; the resumed one drops it.
             continue
         last |= {name: (row["step"], value) for name, value in row.items() if name not in ("step", "time")}
-    return _table(("metric", "last", "step"), [(n, _number(v), str(s)) for n, (s, v) in last.items()])
+    return aligned([("metric", "last", "step"), *((n, _number(v), str(s)) for n, (s, v) in last.items())])
 
 
 def _result_lines(workdir: epath.Path) -> list[str]:
@@ -251,7 +252,7 @@ def _result_lines(workdir: epath.Path) -> list[str]:
     for name in names:
         if (step := last_step(workdir, name)) is not None:
             rows.append((name, str(step), _headline(read_json(directory / name / f"{step}.json"))))
-    return _table(("evaluator", "step", "headline"), rows) if rows else ["results: none yet"]
+    return aligned([("evaluator", "step", "headline"), *rows]) if rows else ["results: none yet"]
 
 
 def _headline(tree: Mapping[str, Any]) -> str:
@@ -277,12 +278,3 @@ def _bytes(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Left-aligned columns, two blanks apart."""
-    rows = [tuple(header), *(tuple(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]

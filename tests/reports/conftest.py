@@ -11,7 +11,7 @@ def fake(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scored(fake):
-    from ecgjax.reports.results import load
+    from ecgjax.reports.probe_scores import load
 
     root, spec = fake
     return load(spec["rows"], root=root, draws=200)

@@ -1,17 +1,28 @@
 """Results as evaluators would write them, with known ordering; for tests only."""
 
+import dataclasses
 import json
 
+import fake_results
 import numpy as np
-
-from ecgjax.evaluators.base import Results, Row
-from ecgjax.formats.recording import LEADS
+from fake_results import TWO, write, write_input_spec
 
 PHENOTYPES = ("LVEDV", "LVESV", "LVEF", "LVM", "WT", "RVEDV", "RVEF")
 CONDITIONS = ("LVH", "DCM", "MI", "LBBB", "AF")
 CONTROLS = ("LBBB", "AF")
 N = 300
 NOISE = {"random": 2.4, "mdm": 2.0, "scratch": 1.5, "mmcl": 1.2, "permuted": 2.3, "hand_features": 1.0}
+
+
+def target_row(target, source, value, **about):
+    """A row as a probe of a phenotype or a condition has it."""
+    kind, metric = ("binary", "auroc") if target in CONDITIONS else ("regression", "r2")
+    return fake_results.row(target, metric, source, value, kind=kind, control=target in CONTROLS, **about)
+
+
+def row(name, *workdirs):
+    """A row of a report's spec: a workdir a seed."""
+    return {"name": name, "workdirs": workdirs, "evaluator": "linear_probe", "input": "ecg/embedding"}
 
 
 def write_probe(workdir, *, noise, seed, name="ecg/embedding", order=None, step=400):
@@ -32,24 +43,10 @@ def write_probe(workdir, *, noise, seed, name="ecg/embedding", order=None, step=
         if not binary:  # The best linear use of a noisy feature.
             slope = np.cov(prediction, truth[:, column])[0, 1] / prediction.var()
             prediction = slope * (prediction - prediction.mean()) + truth[:, column].mean()
-        rows.append(
-            Row(
-                target,
-                "binary" if binary else "regression",
-                target in CONTROLS,
-                name,
-                "auroc" if binary else "r2",
-                0.0,
-                0.0,
-                0.0,
-                N,
-                N // 2,
-            )
-        )
+        rows.append(target_row(target, name, 0.0, n=N, subjects=N // 2))
         arrays[f"{name}|{target}|truth"] = truth[order, column]
         arrays[f"{name}|{target}|prediction"] = prediction[order].astype(np.float32)
-    results = Results("linear_probe", rows, {}, arrays, {})
-    results.write(workdir, step=step, checkpoint="c0ffee" * 6, objective="masked")
+    write(workdir, "linear_probe", rows=rows, arrays=arrays, objective="masked", step=step)
     (workdir / "config.json").write_text(json.dumps({"seed": seed, "note": "<script>alert(1)</script>"}))
 
 
@@ -92,8 +89,8 @@ def write_reconstruction(workdir):
         "original_mv": original,
         "reconstruction_mv": (0.85 * original + noise).astype(np.float32),
         "hidden": hidden,
-        "subject": np.array(["a" * 16, "b" * 16]),
-        "record": np.array(["a" * 16, "b" * 16]),
+        "subject": TWO,
+        "record": TWO,
     }
     scalars = {
         "mse_hidden/model": 0.21,
@@ -103,10 +100,8 @@ def write_reconstruction(workdir):
         "n": 300.0,
         "rate_hz": 100.0,
     }
-    Results("reconstruction", (), scalars, arrays, {}).write(
-        workdir, step=400, checkpoint="c0ffee" * 6, objective="masked"
-    )
-    (workdir / "input_spec.json").write_text(json.dumps({"ecg": {"leads": list(LEADS)}, "cmr": None}))
+    write(workdir, "reconstruction", scalars=scalars, arrays=arrays, objective="masked")
+    write_input_spec(workdir)
 
 
 def write_retrieval(workdir):
@@ -118,29 +113,17 @@ def write_retrieval(workdir):
             name = f"{way}/recall@{k}"
             scalars |= {name: value, f"{name}/low": value - 0.02, f"{name}/high": value + 0.02}
     scalars |= {"ecg_to_cmr/median_rank": 41.0, "cmr_to_ecg/median_rank": 44.5}
-    Results("retrieval", (), scalars, {"rank": np.ones(3)}, {}).write(
-        workdir, step=400, checkpoint="c0ffee" * 6, objective="cross_modal"
-    )
+    write(workdir, "retrieval", scalars=scalars, arrays={"rank": np.ones(3)}, objective="cross_modal")
 
 
 def write_attainable(path):
     """The bound, from no checkpoint."""
-    rows = [
-        {
-            "target": target,
-            "kind": "binary" if target in CONDITIONS else "regression",
-            "control": target in CONTROLS,
-            "input": "attainable",
-            "metric": "auroc" if target in CONDITIONS else "r2",
-            "value": 0.95 if target in CONDITIONS else 0.62,
-            "low": 0.94 if target in CONDITIONS else 0.61,
-            "high": 0.96 if target in CONDITIONS else 0.63,
-            "n": 10000,
-            "subjects": 10000,
-        }
-        for target in PHENOTYPES + CONDITIONS
-    ]
-    path.write_text(json.dumps({"rows": rows, "settings": {"draws": 40000}}))
+    values = dict.fromkeys(PHENOTYPES, 0.62) | dict.fromkeys(CONDITIONS, 0.95)
+    size = {"half": 0.01, "n": 10000, "subjects": 10000}
+    rows = [target_row(target, "attainable", value, **size) for target, value in values.items()]
+    path.write_text(
+        json.dumps({"rows": [dataclasses.asdict(row) for row in rows], "settings": {"draws": 40000}})
+    )
 
 
 def write_all(root, *, seeds=3):
@@ -158,27 +141,21 @@ def write_all(root, *, seeds=3):
     write_retrieval(root / "seed0" / "mmcl")
     write_attainable(root / "attainable.json")
 
-    def row(name, directory):
-        return {
-            "name": name,
-            "workdirs": [f"seed{seed}/{directory}" for seed in range(seeds)],
-            "evaluator": "linear_probe",
-            "input": "ecg/embedding",
-            "step": "last",
-        }
+    def workdirs(name):
+        return [f"seed{seed}/{name}" for seed in range(seeds)]
 
     return {
         "title": "Does CMR teach the ECG encoder? Synthetic cohort <1>",
         "lead": "One ECG encoder, four ways to train it, one linear probe; a synthetic cohort of 300 test records.",
         "rows": [
             {"name": "attainable", "file": "attainable.json", "reference": True},
-            row("hand features", "hand_features"),
-            row("random init", "random"),
-            row("MDM", "mdm"),
-            row("MMCL from scratch", "scratch"),
-            row("MMCL from MDM", "mmcl"),
-            row("MMCL on permuted pairs", "permuted"),
-            row("supervised ECG", "never_trained"),
+            row("hand features", *workdirs("hand_features")),
+            row("random init", *workdirs("random")),
+            row("MDM", *workdirs("mdm")),
+            row("MMCL from scratch", *workdirs("scratch")),
+            row("MMCL from MDM", *workdirs("mmcl")),
+            row("MMCL on permuted pairs", *workdirs("permuted")),
+            row("supervised ECG", *workdirs("never_trained")),
         ],
         "claims": [
             {"lower": "MDM", "higher": "MMCL from MDM", "metric": "r2"},
@@ -194,9 +171,9 @@ def write_all(root, *, seeds=3):
             {"lower": "MDM", "higher": "supervised ECG", "metric": "r2"},
         ],
         "curves": [
-            {"name": "MDM", "workdirs": [f"seed{seed}/mdm" for seed in range(seeds)]},
-            {"name": "MMCL from MDM", "workdirs": [f"seed{seed}/mmcl" for seed in range(seeds)]},
-            {"name": "MMCL on permuted pairs", "workdirs": [f"seed{seed}/permuted" for seed in range(seeds)]},
+            {"name": "MDM", "workdirs": workdirs("mdm")},
+            {"name": "MMCL from MDM", "workdirs": workdirs("mmcl")},
+            {"name": "MMCL on permuted pairs", "workdirs": workdirs("permuted")},
         ],
         "reconstruction": {"workdir": "seed0/mdm"},
         "retrieval": [{"name": "MMCL from MDM", "workdir": "seed0/mmcl"}],
@@ -216,8 +193,8 @@ def write_localisation(workdir, *, softmax=False):
             f"{name}/map": generator.random((1, *shape)) / (np.prod(shape[-2:]) if softmax else 1)
             for name, shape in (("ecg", (6, 10)), ("cmr", (4, 4)), ("pairwise", (10, 4, 4)))
         },
-        "subject": np.array(["a" * 16]),
-        "record": np.array(["a" * 16]),
+        "subject": TWO[:1],
+        "record": TWO[:1],
     }
     scalars = {"n": 96.0, "rate_hz": 100.0, "cmr/region": 0.4, "chance/region": 0.36}
     for half in ("ecg", "cmr"):
@@ -225,8 +202,6 @@ def write_localisation(workdir, *, softmax=False):
         name = f"{half}/partner_auc"
         scalars |= {name: 0.61, f"{name}/low": 0.55, f"{name}/high": 0.66}
     settings = {"temperature": 0.6, "softmax": softmax}
-    Results("localisation", (), scalars, arrays, settings).write(
-        workdir, step=400, checkpoint="c0ffee" * 6, objective="cross_modal"
-    )
-    spec = {"ecg": {"leads": list(LEADS)}, "cmr": {"frames": ["ES", "mid", "ED"]}}
-    (workdir / "input_spec.json").write_text(json.dumps(spec))
+    about = {"scalars": scalars, "arrays": arrays, "settings": settings}
+    write(workdir, "localisation", objective="cross_modal", **about)
+    write_input_spec(workdir, frames=("ES", "mid", "ED"))

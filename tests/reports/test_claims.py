@@ -6,7 +6,7 @@ import pytest
 
 from ecgjax.metrics.bootstrap import seeds_and_subjects_interval
 from ecgjax.reports.claims import FAILS, HOLDS, OPEN, decide
-from ecgjax.reports.results import load
+from ecgjax.reports.probe_scores import load
 
 
 def claim(lower, higher, **more):
@@ -46,15 +46,7 @@ def test_a_difference_whose_interval_holds_zero_is_not_shown(tmp_path):
     for name, seeds in (("a", (0, 1)), ("b", (2, 3))):
         for number, seed in enumerate(seeds):
             fake_runs.write_probe(tmp_path / name / str(number), noise=1.5, seed=seed)
-    rows = [
-        {
-            "name": name,
-            "workdirs": [f"{name}/0", f"{name}/1"],
-            "evaluator": "linear_probe",
-            "input": "ecg/embedding",
-        }
-        for name in "ab"
-    ]
+    rows = [fake_runs.row(name, f"{name}/0", f"{name}/1") for name in "ab"]
     results = load(rows, root=tmp_path, draws=100)
     verdicts = decide([claim("a", "b"), claim("b", "a")], results)
     assert [v.verdict for v in verdicts] == [OPEN, OPEN]
@@ -80,10 +72,7 @@ def test_rows_pair_by_record_whatever_their_order(tmp_path):
     order = np.random.default_rng(0).permutation(fake_runs.N)
     fake_runs.write_probe(tmp_path / "shuffled", noise=1.0, seed=0, order=order)
     fake_runs.write_probe(tmp_path / "fewer", noise=1.0, seed=0, order=order[:200])
-    rows = [
-        {"name": name, "workdirs": [name], "evaluator": "linear_probe", "input": "ecg/embedding"}
-        for name in ("a", "b", "shuffled", "fewer")
-    ]
+    rows = [fake_runs.row(name, name) for name in ("a", "b", "shuffled", "fewer")]
     results = load(rows, root=tmp_path, draws=50)
     straight, shuffled, fewer = decide([claim("a", name) for name in ("b", "shuffled", "fewer")], results)
     assert dataclasses.astuple(straight.difference) == pytest.approx(dataclasses.astuple(shuffled.difference))

@@ -1,8 +1,7 @@
-import pytest
+import math
 
 from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports import tables
-from ecgjax.reports.claims import decide
 from ecgjax.reports.tables import Cell, Line, Table
 
 TABLE = Table(
@@ -22,10 +21,20 @@ def test_numbers_are_short_and_keep_their_sign():
         "12.30",
     ]
     assert [tables.signed(x) for x in (0.0354, -0.05, 0.0)] == ["+.035", "−.050", "+.000"]
-    nan = float("nan")
+    nan = math.nan
     assert tables.cell(Interval(0.5, 0.4, 0.6, 3, 3)) == Cell(".50", "[.40, .60]")
     assert tables.cell(Interval(0.5, nan, nan, 3, 3)) == Cell(".50")
     assert tables.cell(Interval(nan, nan, nan, 3, 3)) == tables.cell(None) == Cell("–")
+
+
+def test_a_difference_has_a_sign_on_its_bounds_too():
+    assert tables.cell(Interval(0.1, -0.05, 0.25, 3, 3), tables.signed) == Cell("+.100", "[−.050, +.250]")
+    assert tables.each([0.1, -0.05], tables.signed) == Cell("+.100 · −.050")
+    assert tables.each([]) == tables.value_cell(math.nan) == Cell("–")
+
+
+def test_p_values_are_short():
+    assert [tables.p_value(p) for p in (0.0004, 0.0126, 1.0, math.nan)] == ["<.001", ".013", "1.000", "–"]
 
 
 def test_text_is_aligned():
@@ -50,29 +59,3 @@ def test_html_escapes_everything():
     assert "n &amp; m" in page
     assert "a<b" not in page
     assert '<td colspan="1" class="note">missing: f|g</td>' in page
-
-
-@pytest.mark.parametrize("form", [tables.to_text, tables.to_markdown, tables.to_html])
-def test_every_form_shows_every_row_even_a_missing_one(scored, form):
-    text = form(tables.score_table(scored, "r2"))
-    for row in scored.rows:
-        assert row.name in text
-    assert "missing: seed0/never_trained/results/linear_probe/" in text
-    assert "and 2 more" in text
-
-
-def test_seeds_and_controls_are_stated(scored):
-    table = tables.score_table(scored, "auroc")
-    assert table.header[-2:] == ("LBBB*", "AF*")
-    assert any("LBBB, AF: positive controls" in note for note in table.notes)
-    assert table.lines[2].cells[0] == Cell("random init", "(3 seeds)")
-    spread = tables.seed_table(scored)
-    assert len(spread.lines[0].cells[1].text.split(" · ")) == 3
-
-
-def test_claims_show_difference_seeds_and_records(scored):
-    verdicts = decide([{"lower": "MDM", "higher": "MMCL from MDM", "metric": "r2"}], scored)
-    text = tables.to_text(tables.claim_table(verdicts))
-    assert "holds" in text
-    assert "300 of 150 subjects" in text
-    assert tables.claim_table([]) is None

@@ -11,7 +11,7 @@ def trial(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def found(trial):
-    from ecgjax.response.report import results
+    from ecgjax.response.report import contenders
 
     root, spec = trial
-    return results.load(spec["runs"], root=root)
+    return contenders.load(spec["runs"], root=root)

@@ -1,17 +1,16 @@
 """Cross-validations and beat classes as their evaluators write them, with a known order; for tests only."""
 
 import dataclasses
-import json
 from typing import ClassVar
 
 import numpy as np
 import scipy.special
+from fake_results import CHECKPOINT, TWO, row, write, write_input_spec
 
 from ecgjax.data.build import build
 from ecgjax.data.cohorts.base import Acquisition, Item, RejectedError
 from ecgjax.data.cohorts.crt.columns import TARGETS
 from ecgjax.data.identifiers import hash_identifier
-from ecgjax.evaluators.base import Results, Row
 from ecgjax.formats.recording import Recording
 from ecgjax.response.crossvalidation.contenders import Scores
 from ecgjax.response.crossvalidation.patients import Patients
@@ -120,7 +119,7 @@ def write_run(workdir, contenders, *, subject=None, flip=0, permuted=False, **se
     found.write(
         workdir,
         step=0,
-        checkpoint="c0ffee" * 6,
+        checkpoint=CHECKPOINT,
         objective="finetune",
         config={"name": "<b>probe</b>"},
         cohort="crt",
@@ -144,36 +143,17 @@ def write_network(workdir, name, *, noise, **more):
 def write_classes(workdir, *, leaky=False, seed=0):
     """Four beat classes with totals, and the majority class."""
     shift = 0.3 * leaky + 0.01 * seed
-    rows = []
+    rows, options = [], {"kind": "class", "half": 0.1, "subjects": 8}
     for source, (f1, accuracy) in {"prediction": (0.48, 0.88), "majority": (0.235, 0.89)}.items():
         more = shift if source == "prediction" else 0.0
         for metric, value in (("macro_f1", f1), ("balanced_accuracy", f1), ("accuracy", accuracy)):
-            value = min(0.99, value + more)
-            rows.append(
-                Row(
-                    "all classes",
-                    "class",
-                    False,
-                    source,
-                    metric,
-                    value,
-                    max(0.0, value - 0.1),
-                    min(1.0, value + 0.1),
-                    9000,
-                    8,
-                )
-            )
+            rows.append(row("all classes", metric, source, min(0.99, value + more), n=9000, **options))
         for name, value, n in (("N", 0.93, 8000), ("S", 0.15, 300), ("V", 0.7, 650), ("F", 0.1, 50)):
             for metric in ("sensitivity", "positive_predictivity", "f1"):
                 at = min(0.99, value + more) if source == "prediction" else float(name == "N")
-                rows.append(
-                    Row(
-                        name, "class", False, source, metric, at, max(0.0, at - 0.1), min(1.0, at + 0.1), n, 8
-                    )
-                )
-    Results(
-        "classes", rows, {}, {"classes": np.array(list("NSVF"))}, {"cohort": "mitbih", "leaky": leaky}
-    ).write(workdir, step=400, checkpoint="beef" * 9, objective="finetune")
+                rows.append(row(name, metric, source, at, n=n, **options))
+    about = {"arrays": {"classes": np.array(list("NSVF"))}, "settings": {"cohort": "mitbih", "leaky": leaky}}
+    write(workdir, "classes", rows=rows, objective="finetune", **about)
 
 
 def write_grad_cam(workdir, *, leads=("MLII",), samples=256):
@@ -194,8 +174,8 @@ def write_grad_cam(workdir, *, leads=("MLII",), samples=256):
         "time_s": time,
         "frequency_hz": frequency,
         "example/target": np.array(["V", "S"]),
-        "example/subject": np.array(["a" * 16, "b" * 16]),
-        "example/record": np.array(["a" * 16, "b" * 16]),
+        "example/subject": TWO,
+        "example/record": TWO,
         "example/signal_mv": np.stack([np.tile(beat, (1 if count == 1 else 12, 1))] * 2),
         "example/image": np.stack([blob(0.0, 3.0, 2.0) - 1, blob(0.0, 3.0, 2.0) - 1]),
         "example/map": np.stack([blob(0.0, 8.0, 1.0), blob(-0.8, 5.0, 1.0)]),
@@ -203,10 +183,8 @@ def write_grad_cam(workdir, *, leads=("MLII",), samples=256):
     }
     scalars = {"n": 90.0, "rate_hz": 360.0, "V/told_apart": 0.91, "S/told_apart": float("nan")}
     scalars |= {"V/peak_hz": 8.4, "V/peak_s": 0.0, "S/peak_hz": 5.6, "S/peak_s": -0.75}
-    Results("grad_cam", (), scalars, arrays, {}).write(
-        workdir, step=400, checkpoint="beef" * 9, objective="finetune"
-    )
-    (workdir / "input_spec.json").write_text(json.dumps({"ecg": {"leads": list(leads)}, "cmr": None}))
+    write(workdir, "grad_cam", scalars=scalars, arrays=arrays, objective="finetune")
+    write_input_spec(workdir, leads=leads)
 
 
 def write_all(root):

@@ -5,15 +5,17 @@ import json
 import shutil
 
 import fake_response
+import fake_results
 import numpy as np
 import pytest
 from fake_response import AREA
-from test_report import Tags
+from page_checks import check_page
 
+from ecgjax.metrics.bootstrap import Interval
 from ecgjax.reports.tables import number
-from ecgjax.response.report import results, tables
+from ecgjax.response.report import contender_tables, contenders
+from ecgjax.response.report.build import build
 from ecgjax.response.report.differences import NO_EVIDENCE
-from ecgjax.response.report.report import build
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +25,7 @@ def report(trial):
 
 
 def test_the_page_is_well_formed_and_loads_nothing(report):
-    tags = Tags()
-    tags.feed(report.html)
-    assert not tags.open
-    assert len(tags.addresses) == 7  # Forest, ROC, calibration, learning curve; mean maps and two beats.
-    assert all(address.startswith("data:image/") for address in tags.addresses)
-    assert not tags.names & {"script", "link", "iframe"}
+    check_page(report.html, pictures=7)  # Forest, ROC, calibration, learning curve; mean maps and two beats.
     assert "&lt;b&gt;probe&lt;/b&gt;" in report.html
     assert "resynchronisation &lt;fake&gt;" in report.html
 
@@ -107,7 +104,7 @@ def test_data_of_other_patients_are_refused(trial, tmp_path):
 
 
 def test_decisions_are_shown_by_how_they_were_made(found):
-    youden, half = (tables.decision_table(found, how) for how in ("youden", "0.5"))
+    youden, half = (contender_tables.decision_table(found, how) for how in ("youden", "0.5"))
     first = {line.cells[0].text: line.cells for line in youden.lines}
     assert first["guideline_esc_2021_strict"][1].text == "the rule"
     assert first[AREA][1].text.startswith("p ≥ ")
@@ -117,7 +114,7 @@ def test_decisions_are_shown_by_how_they_were_made(found):
 
 
 def test_a_rule_has_no_calibration_and_probabilities_have_both_intercepts(found):
-    table = tables.calibration_table(found)
+    table = contender_tables.calibration_table(found)
     names = [line.cells[0].text for line in table.lines]
     assert AREA in names
     assert "guideline_esc_2021_strict" not in names
@@ -128,7 +125,7 @@ def test_a_rule_has_no_calibration_and_probabilities_have_both_intercepts(found)
 
 def test_one_set_of_predictions_is_shown_four_ways(found):
     probe = found.find("MIT-BIH, probe")
-    table = tables.four_ways_table(probe)
+    table = contender_tables.four_ways_table(probe)
     assert [line.cells[0].text for line in table.lines] == [
         "training folds' threshold, pooled",
         "training folds' threshold, mean of folds",
@@ -136,12 +133,12 @@ def test_one_set_of_predictions_is_shown_four_ways(found):
         "probability 0.5, mean of folds",
     ]
     assert table.lines[3].cells[2].text == number(probe.metric("sensitivity_fold_mean@0.5").value)
-    assert tables.four_ways_table(dataclasses.replace(probe, metrics={})) is None
+    assert contender_tables.four_ways_table(dataclasses.replace(probe, metrics={})) is None
 
 
 def test_contenders_stand_in_the_order_of_their_names(trial):
     names = [[AREA, "area"], ["logistic", "model"]]
-    found = results.load([{"workdir": "comparators", "names": names}], root=trial[0])
+    found = contenders.load([{"workdir": "comparators", "names": names}], root=trial[0])
     assert [contender.name for contender in found.contenders] == [
         "area",
         "model",
@@ -156,9 +153,7 @@ def test_labels_dealt_within_a_run_are_shown_and_a_leak_stands_on_top(trial, rep
     assert [cell.text for cell in table.lines[0].cells[:2]] == ["MIT-BIH, probe", "3"]
     assert table.lines[0].cells[3].text == "no"
     shutil.copytree(root / "probe", tmp_path / "probe")
-    path = next((tmp_path / "probe").rglob("*.json"))
-    tree = json.loads(path.read_text())
-    path.write_text(json.dumps({**tree, "scalars": {**tree["scalars"], "network|leak_alarm": 1.0}}))
+    fake_results.change(tmp_path / "probe", scalars={"network|leak_alarm": 1.0})
     leaky = build({"title": "t", "runs": [{"workdir": "probe"}]}, root=tmp_path)
     assert leaky.warnings == ("LEAK ALARM: network predicts permuted labels; believe none of its numbers.",)
     assert "LEAK</td>" in leaky.html
@@ -197,10 +192,10 @@ def test_one_whom_nobody_can_be_judged_by_leaves_the_report_standing(tmp_path):
     [(0.4, 0.6, "covered"), (0.51, 0.7, "above: something leaks"), (0.2, 0.4, "below")],
 )
 def test_permuted_labels_raise_the_alarm(found, low, high, said):
-    value = results.Interval((low + high) / 2, low, high, 71, 71)
+    value = Interval((low + high) / 2, low, high, 71, 71)
     contender = found.contenders[0]
     contender = type(contender)(**{**vars(contender), "metrics": {"auroc": value}})
-    (line,) = tables.permuted_table([contender]).lines
+    (line,) = contender_tables.permuted_table([contender]).lines
     assert line.cells[1].text == contender.workdir
     assert line.cells[3].text.startswith(said)
 

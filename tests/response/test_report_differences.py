@@ -1,24 +1,25 @@
 """Who is compared with whom, and what may be concluded."""
 
 import dataclasses
-import math
 
 import fake_response
+import fake_results
 import numpy as np
 import pytest
 from fake_response import AREA
 
+from ecgjax.core.result_files import read_results
 from ecgjax.metrics.classification import auroc
-from ecgjax.response.report import results
-from ecgjax.response.report.differences import HELPS, NO_EVIDENCE, judge, p_value
-from ecgjax.response.report.report import build
+from ecgjax.response.report import contenders
+from ecgjax.response.report.build import build
+from ecgjax.response.report.differences import HELPS, NO_EVIDENCE, judge
 
 
 def two_runs(root, tmp_path, **more):
     """The comparators and a second run that is like them but for what is given."""
     (tmp_path / "a").symlink_to(root / "comparators")
     fake_response.write_network(tmp_path / "b", "network", noise=1.0, **more)
-    return results.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
+    return contenders.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
 
 
 def test_a_difference_is_that_of_the_mean_aurocs_and_mcnemar_counts_patients(found):
@@ -90,11 +91,10 @@ def test_a_leak_takes_the_verdict_back(found):
 
 def test_patients_in_another_order_are_the_same(trial, tmp_path):
     found = two_runs(trial[0], tmp_path)
-    path = next((tmp_path / "b" / "results" / "crossvalidation").glob("*.npz"))
-    arrays = dict(np.load(path))
+    _, arrays = read_results(tmp_path / "b", "crossvalidation", "last")
     order = np.random.default_rng(0).permutation(fake_response.PATIENTS)
-    np.savez(path, **{name: array[..., order] for name, array in arrays.items()})
-    again = results.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
+    fake_results.change(tmp_path / "b", arrays={name: array[..., order] for name, array in arrays.items()})
+    again = contenders.load([{"workdir": "a"}, {"workdir": "b"}], root=tmp_path)
     np.testing.assert_array_equal(again.find("network").score, found.find("network").score)
     np.testing.assert_array_equal(again.truth, found.truth)
 
@@ -121,9 +121,9 @@ def test_names_are_checked(trial, found):
     with pytest.raises(
         ValueError, match=r"contender 'network' is in probe and in random; give one another name"
     ):
-        results.load([{"workdir": "probe"}, {"workdir": "random"}], root=root)
+        contenders.load([{"workdir": "probe"}, {"workdir": "random"}], root=root)
     with pytest.raises(ValueError, match=r"probe: names renames \['netwrk'\]; its contenders are network"):
-        results.load([{"workdir": "probe", "names": {"netwrk": "x"}}], root=root)
+        contenders.load([{"workdir": "probe", "names": {"netwrk": "x"}}], root=root)
     with pytest.raises(
         ValueError, match="no contender is shown as 'area'; choose from guideline_esc_2021_strict"
     ):
@@ -132,7 +132,3 @@ def test_names_are_checked(trial, found):
         judge(found, AREA, against=["logistic"], required=["random"])
     with pytest.raises(ValueError, match=r"unknown \['judge'\]; choose from"):
         build({**spec, "judge": "x"}, root=root)
-
-
-def test_p_values_are_short():
-    assert [p_value(p) for p in (0.0004, 0.0126, 1.0, math.nan)] == ["<.001", ".013", "1.000", "–"]

@@ -4,13 +4,14 @@ Headings follow TRIPOD+AI (Collins 2024). What no file tells is said to be unkno
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from ecgjax.reports.page import Section
 from ecgjax.reports.tables import interval_text, number
 from ecgjax.response.report.cohort import Described
+from ecgjax.response.report.contenders import CrossValidated
 from ecgjax.response.report.differences import Judgement
-from ecgjax.response.report.results import CrossValidated
 
 RESEARCH_USE = "Research use only. Not for selecting patients, and not a medical device."
 
@@ -214,7 +215,7 @@ def _read(found: CrossValidated) -> list[str]:
         chosen = [
             f"{name.replace('|chosen_', ' ')} {value:g}"
             for name, value in run.scalars.items()
-            if "|chosen_" in name and value is not None
+            if "|chosen_" in name and not math.isnan(value)
         ]
         if chosen:
             lines.append(

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from ecgjax.reports.tables import Cell, Line, Table
+from ecgjax.reports.tables import DASH, Cell, Line, Table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ def characteristics_table(described: Described) -> Table:
             continue
         cells = [_summary(values[rows], target.kind) for rows in groups.values()]
         missing = int(np.isnan(values[known]).sum())
-        lines.append(Line((Cell(target.name, target.unit), *cells, Cell(str(missing) if missing else "–"))))
+        lines.append(Line((Cell(target.name, target.unit), *cells, Cell(str(missing)) if missing else DASH)))
     header = ("", *(f"{name} ({rows.sum()})" for name, rows in groups.items()), "missing")
     notes = (
         "Median [quartiles] of numbers, count and share of flags, of the patients with a value; of several recordings "
@@ -144,7 +144,7 @@ def _median(rows: Float[np.ndarray, "k m"]) -> Float[np.ndarray, " m"]:
 def _summary(values: Float[np.ndarray, " n"], kind: str) -> Cell:
     values = values[~np.isnan(values)]
     if not len(values):
-        return Cell("–")
+        return DASH
     if kind == "binary":
         ones = int(np.sum(values >= 0.5))
         return Cell(f"{ones} ({ones / len(values):.0%})")

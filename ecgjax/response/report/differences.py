@@ -9,8 +9,8 @@ from ecgjax.metrics.bootstrap import Interval, percentile_interval
 from ecgjax.metrics.draws import auroc_draws
 from ecgjax.metrics.paired import McNemar, mcnemar
 from ecgjax.metrics.repeated import patient_draws, pooled
-from ecgjax.reports.tables import fine, signed
-from ecgjax.response.report.results import Contender, CrossValidated
+from ecgjax.reports.tables import signed
+from ecgjax.response.report.contenders import Contender, CrossValidated
 
 HELPS, NO_EVIDENCE = "Transfer helps", "No evidence that transfer helps"
 
@@ -134,10 +134,3 @@ def _said(difference: Difference) -> str:
     return (
         f"against {difference.other} {signed(found.value)}, 95 % {signed(found.low)} to {signed(found.high)}"
     )
-
-
-def p_value(p: float) -> str:
-    """Three digits, or that it is below the smallest of them."""
-    if np.isnan(p):
-        return "–"
-    return "<.001" if p < 0.001 else fine(p)

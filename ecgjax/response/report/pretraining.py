@@ -1,15 +1,16 @@
 """What the encoder learned before it saw a patient: its beat classes, one by one, beside the majority class."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
+from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.metrics.bootstrap import Interval
-from ecgjax.reports import results
+from ecgjax.reports.intervals import of_row
 from ecgjax.reports.page import Section
-from ecgjax.reports.tables import Cell, Line, Table, cell, fine
+from ecgjax.reports.specs import check_keys
+from ecgjax.reports.tables import DASH, Cell, Line, Table, cell, each, fine
 
 EVALUATOR = "classes"
 _BY_CLASS = {"sensitivity": "sensitivity", "positive_predictivity": "positive predictivity", "f1": "F1"}
@@ -26,18 +27,14 @@ def pretraining_section(specs: Sequence[Mapping[str, Any]], root: epath.Path) ->
     """
     summary, tables, warnings = [], [], []
     for position, spec in enumerate(specs):
-        if unknown := set(spec) - _KEYS:
-            raise ValueError(
-                f"pretraining[{position}]: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}."
-            )
+        check_keys(spec, f"pretraining[{position}]", _KEYS)
         trees = []
         for workdir in spec["workdirs"]:
             try:
-                trees.append(results.read_results(root / workdir, EVALUATOR, spec.get("step", "last"))[0])
+                trees.append(read_results(root / workdir, EVALUATOR, spec.get("step", "last"))[0])
             except FileNotFoundError as error:
                 if not spec.get("optional", False):
-                    missing = str(error).removeprefix(f"{root}/")
-                    warnings.append(f"{spec['name']}: missing {missing}")
+                    warnings.append(f"{spec['name']}: missing {missing_below(root, error)}")
         if trees:
             leaky = any(tree["settings"].get("leaky", False) for tree in trees)
             summary += _totals(spec["name"], trees, leaky)
@@ -60,14 +57,13 @@ def _totals(name: str, trees: Sequence[Mapping[str, Any]], leaky: bool) -> list[
     model, majority = (_rows(trees[0], source) for source in ("prediction", "majority"))
     seeds = [_rows(tree, "prediction")[_ALL, "macro_f1"].value for tree in trees]
     label = Cell(name, _LEAKY if leaky else trees[0]["settings"].get("cohort", ""))
-    nothing = Cell("–")
     return [
         Line(
             (
                 label,
                 Cell("model"),
                 *(cell(model.get((_ALL, metric))) for metric in _OVERALL),
-                Cell(" · ".join(map(fine, seeds))),
+                each(seeds, fine),
             )
         ),
         Line(
@@ -75,7 +71,7 @@ def _totals(name: str, trees: Sequence[Mapping[str, Any]], leaky: bool) -> list[
                 Cell(name),
                 Cell("majority class"),
                 *(cell(majority.get((_ALL, metric))) for metric in _OVERALL),
-                nothing,
+                DASH,
             ),
             reference=True,
         ),
@@ -96,9 +92,4 @@ def _classes(name: str, tree: Mapping[str, Any], leaky: bool) -> Table:
 
 
 def _rows(tree: Mapping[str, Any], source: str) -> dict[tuple[str, str], Interval]:
-    found = {}
-    for row in tree["rows"]:
-        if row["input"] == source:
-            value, low, high = (math.nan if row[k] is None else row[k] for k in ("value", "low", "high"))
-            found[row["target"], row["metric"]] = Interval(value, low, high, row["n"], row["subjects"])
-    return found
+    return {(row["target"], row["metric"]): of_row(row) for row in tree["rows"] if row["input"] == source}

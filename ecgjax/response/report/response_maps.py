@@ -1,14 +1,14 @@
 """Where in the beats' time-frequency images frozen encoders see the response, lead by lead: mean maps out of fold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ecgjax.reports.figures import INK, clean
 from ecgjax.reports.page import Picture, Section
-from ecgjax.reports.tables import Cell, Line, Table, fine
-from ecgjax.response.report.results import Contender, CrossValidated
+from ecgjax.reports.tables import Cell, Line, Table, fine, value_cell
+from ecgjax.response.report.contenders import Contender, CrossValidated
+from ecgjax.response.report.map_grid import Panel, map_grid
 
 _CAUTION = (
     "Grad-CAM of the readout of a frozen encoder, each patient's by a fit that did not see the patient, averaged over "
@@ -23,9 +23,7 @@ def response_maps_section(found: CrossValidated, names: Sequence[str]) -> list[S
     chosen = [c for name in names if (c := found.find(name)) is not None and c.maps]
     if not chosen:
         return []
-    lines = [
-        Line((Cell(c.name), Cell("–" if np.isnan(c.told_apart) else fine(c.told_apart)))) for c in chosen
-    ]
+    lines = [Line((Cell(c.name), value_cell(c.told_apart, fine))) for c in chosen]
     table = Table("Maps of responders and of others", ("contender", "told apart, AUROC"), tuple(lines))
     pictures = [
         Picture(
@@ -44,23 +42,9 @@ def mean_map_figure(contender: Contender) -> Figure:
     maps = contender.maps
     sides = {"responders": maps["with"], "others": maps["without"]}
     leads = [str(lead) for lead in maps["leads"]]
-    figure = Figure(figsize=(1.0 + 1.5 * len(leads), 3.6), layout="constrained")
-    grid = figure.subplots(2, len(leads), squeeze=False, sharex=True, sharey=True)
     largest = max(float(np.max(found)) for found in sides.values())
-    for row, (side, found) in zip(grid, sides.items(), strict=True):
-        for axes, lead, one in zip(row, leads, found, strict=True):
-            axes.imshow(one, cmap="magma", vmin=0, vmax=max(largest, 1e-12), **_extent(maps))
-            axes.set_title(f"{lead}, {side}", fontsize=8, loc="left", color=INK)
-            clean(axes)
-    figure.supxlabel("seconds from the R peak", fontsize=8)
-    figure.supylabel("Hz", fontsize=8)
-    return figure
-
-
-def _extent(maps: Mapping[str, np.ndarray]) -> dict[str, object]:
-    """The few pixels of a map cover the image whose frames and rows the axes are of."""
-    edges: list[float] = []
-    for axis in (maps["time_s"], maps["frequency_hz"]):
-        half = (axis[1] - axis[0]) / 2
-        edges += [float(axis[0] - half), float(axis[-1] + half)]
-    return {"extent": tuple(edges), "origin": "lower", "aspect": "auto", "interpolation": "nearest"}
+    rows = [
+        [Panel(f"{lead}, {side}", one, largest) for lead, one in zip(leads, found, strict=True)]
+        for side, found in sides.items()
+    ]
+    return map_grid(rows, maps, inches=(1.0 + 1.5 * len(leads), 3.6))

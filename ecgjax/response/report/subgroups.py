@@ -10,7 +10,7 @@ from ecgjax.metrics.draws import auroc_draws
 from ecgjax.metrics.repeated import patient_draws, pooled
 from ecgjax.reports.tables import Cell, Line, Table, cell
 from ecgjax.response.report.cohort import Described
-from ecgjax.response.report.results import CrossValidated
+from ecgjax.response.report.contenders import CrossValidated
 
 FLAGS = {
     "female": ("women", "men"),

@@ -1,5 +1,7 @@
 """Where in the time-frequency image of a beat an encoder sees what it names: mean maps, and some beats with theirs."""
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,10 +10,12 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from ecgjax.core.files import read_json
-from ecgjax.reports import results
+from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.reports.figures import INK, clean
 from ecgjax.reports.page import Picture, Section
-from ecgjax.reports.tables import Cell, Line, Table, fine, number
+from ecgjax.reports.specs import check_keys
+from ecgjax.reports.tables import Cell, Line, Table, number, value_cell
+from ecgjax.response.report.map_grid import Panel, map_grid, pixels
 
 TITLE = "Grad-CAM of the beats"
 _KEYS = {"workdir", "step", "examples", "leads"}
@@ -28,13 +32,11 @@ def grad_cam_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
     `leads` names the leads of the maps, in their order; without it those of the run's input are taken where they are
     as many.
     """
-    if unknown := set(spec) - _KEYS:
-        raise ValueError(f"grad_cam: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
+    check_keys(spec, "grad_cam", _KEYS)
     try:
-        tree, arrays = results.read_results(root / spec["workdir"], "grad_cam", spec.get("step", "last"))
+        tree, arrays = read_results(root / spec["workdir"], "grad_cam", spec.get("step", "last"))
     except FileNotFoundError as error:
-        missing = str(error).removeprefix(f"{root}/")
-        return Section(TITLE, warnings=[f"missing: {missing}"])
+        return Section(TITLE, warnings=[f"missing: {missing_below(root, error)}"])
     caption = (
         f"Mean maps over the split, {tree['scalars']['n']:.0f} examples; 0 s is the R peak. With and without a class "
         "share a scale; maps of several leads are averaged."
@@ -59,19 +61,14 @@ def grad_cam_section(spec: Mapping[str, Any], root: epath.Path) -> Section:
 def mean_maps(arrays: Mapping[str, np.ndarray]) -> Figure:
     """A column a target: the mean map of those who have it over that of those who do not."""
     names = _targets(arrays)
-    figure = Figure(figsize=(1.0 + 1.9 * len(names), 4.0), layout="constrained")
-    grid = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey=True)
-    for column, name in enumerate(names):
+    columns = []
+    for name in names:
         maps = [arrays[f"mean/{name}/{side}"].mean(axis=0) for side in ("positive", "negative")]
-        largest = max((np.nanmax(found) for found in maps if not np.isnan(found).all()), default=1.0)
-        for axes, found, side in zip(grid[:, column], maps, ("with", "without"), strict=True):
-            axes.imshow(found, cmap="magma", vmin=0, vmax=max(largest, 1e-12), **_extent(arrays))
-            nobody = ", nobody" if np.isnan(found).all() else ""
-            axes.set_title(f"{side} {name}{nobody}", fontsize=8, loc="left", color=INK)
-            clean(axes)
-    figure.supxlabel("seconds from the R peak", fontsize=8)
-    figure.supylabel("Hz", fontsize=8)
-    return figure
+        largest = max((float(np.nanmax(found)) for found in maps if not np.isnan(found).all()), default=1.0)
+        nobody = [", nobody" if np.isnan(found).all() else "" for found in maps]
+        titles = (f"with {name}{nobody[0]}", f"without {name}{nobody[1]}")
+        columns.append([Panel(title, found, largest) for title, found in zip(titles, maps, strict=True)])
+    return map_grid(list(zip(*columns, strict=True)), arrays, inches=(1.0 + 1.9 * len(names), 4.0))
 
 
 def example_maps(
@@ -88,9 +85,9 @@ def example_maps(
     largest = max(float(one["map"].max()), 1e-12)
     for column in range(count):
         axes = grid[-1, column]
-        axes.imshow(one["image"][column], cmap="Greys", **_extent(axis))
+        axes.imshow(one["image"][column], cmap="Greys", **pixels(axis))
         share = np.clip(one["map"][column] / largest, 0, 1)
-        axes.imshow(np.ones_like(share), cmap="autumn", vmin=0, vmax=2, alpha=0.65 * share, **_extent(axis))
+        axes.imshow(np.ones_like(share), cmap="autumn", vmin=0, vmax=2, alpha=0.65 * share, **pixels(axis))
         axes.set_xlabel("s from the R peak" if above else "s from R peaks", fontsize=7)
         clean(axes)
         if above:
@@ -106,36 +103,20 @@ def example_maps(
     return figure
 
 
-def _table(scalars: Mapping[str, float | None], arrays: Mapping[str, np.ndarray]) -> Table:
+def _table(scalars: Mapping[str, float], arrays: Mapping[str, np.ndarray]) -> Table:
     def value(name: str, digits: int) -> Cell:
-        found = scalars.get(name)
-        return Cell("–" if found is None else number(found, digits=digits))
+        return value_cell(scalars.get(name, math.nan), functools.partial(number, digits=digits))
 
     lines = []
     for name in _targets(arrays):
-        apart = scalars.get(f"{name}/told_apart")
-        cells = (
-            value(f"{name}/peak_hz", 1),
-            value(f"{name}/peak_s", 2),
-            Cell("–" if apart is None else fine(apart)),
-        )
-        lines.append(Line((Cell(name), *cells)))
+        digits = {"peak_hz": 1, "peak_s": 2, "told_apart": 3}
+        lines.append(Line((Cell(name), *(value(f"{name}/{key}", d) for key, d in digits.items()))))
     header = ("class", "peak, Hz", "peak, s from R", "maps told apart, AUROC")
     return Table("Where mean maps peak", header, tuple(lines))
 
 
 def _targets(arrays: Mapping[str, np.ndarray]) -> list[str]:
     return [name.split("/")[1] for name in arrays if name.startswith("mean/") and name.endswith("/positive")]
-
-
-def _extent(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Pixels are centred on their time and frequency."""
-    edges = []
-    for name in ("time_s", "frequency_hz"):
-        axis = arrays[name]
-        half = (axis[1] - axis[0]) / 2
-        edges += [float(axis[0] - half), float(axis[-1] + half)]
-    return {"extent": tuple(edges), "origin": "lower", "aspect": "auto", "interpolation": "nearest"}
 
 
 def _leads(workdir: epath.Path, arrays: Mapping[str, np.ndarray]) -> Sequence[str]:

@@ -8,11 +8,12 @@ from etils import epath
 
 from ecgjax.reports.page import Picture, Section, page
 from ecgjax.reports.report import Report
+from ecgjax.reports.specs import check_keys
 from ecgjax.reports.tables import interval_text
-from ecgjax.response.report import card, cohort, figures, results
-from ecgjax.response.report import tables as response_tables
+from ecgjax.response.report import card, cohort, contender_figures, contender_tables
+from ecgjax.response.report.beat_maps import grad_cam_section
+from ecgjax.response.report.contenders import Contender, CrossValidated, load
 from ecgjax.response.report.differences import Judgement, judge
-from ecgjax.response.report.grad_cam import grad_cam_section
 from ecgjax.response.report.pretraining import pretraining_section
 from ecgjax.response.report.response_maps import response_maps_section
 from ecgjax.response.report.subgroups import subgroup_table
@@ -38,18 +39,15 @@ _KEYS = {
 def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
     """Builds the report of `spec`; whatever file is missing is said where its content would stand.
 
-    `{"title", "lead", "data": prepared directory, "response": label column, "runs": [results.load], "judged": the
+    `{"title", "lead", "data": prepared directory, "response": label column, "runs": [contenders.load], "judged": the
     contender that transfer stands or falls with, "against": [contenders], "required": [those of them that it must
     beat], "shown": [contenders with curves], "permuted": [runs on permuted labels], "pretraining":
     [pretraining_section], "grad_cam": grad_cam_section, "draws", "seed"}`; all but title and runs may be left out.
     Paths are relative to `root`.
     """
-    if unknown := set(spec) - _KEYS:
-        raise ValueError(f"report: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}.")
-    if unset := {"title", "runs"} - set(spec):
-        raise ValueError(f"report: {sorted(unset)} missing.")
+    check_keys(spec, "report", _KEYS, needed={"title", "runs"})
     root = epath.Path(root)
-    found = results.load(spec["runs"], root=root)
+    found = load(spec["runs"], root=root)
     judgement = _judgement(spec, found)
     described, warnings = _described(spec, root, found)
     warnings += [f"missing: {path}" for path in found.missing]
@@ -86,7 +84,7 @@ def build(spec: Mapping[str, Any], *, root: epath.PathLike = ".") -> Report:
     return Report(every, (), tuple(warnings), html, conclusion, written.markdown)
 
 
-def _judgement(spec: Mapping[str, Any], found: results.CrossValidated) -> Judgement | None:
+def _judgement(spec: Mapping[str, Any], found: CrossValidated) -> Judgement | None:
     if "judged" not in spec:
         return None
     return judge(
@@ -100,7 +98,7 @@ def _judgement(spec: Mapping[str, Any], found: results.CrossValidated) -> Judgem
 
 
 def _described(
-    spec: Mapping[str, Any], root: epath.Path, found: results.CrossValidated
+    spec: Mapping[str, Any], root: epath.Path, found: CrossValidated
 ) -> tuple[cohort.Described | None, list[str]]:
     if "data" not in spec:
         return None, []
@@ -128,7 +126,7 @@ def _patients(described: cohort.Described | None) -> list[Section]:
 
 
 def _comparison(
-    found: results.CrossValidated,
+    found: CrossValidated,
     judgement: Judgement | None,
     described: cohort.Described | None,
     spec: Mapping[str, Any],
@@ -139,8 +137,8 @@ def _comparison(
     against = [difference.other for difference in judgement.differences] if judgement else []
     everyone = [contender.name for contender in found.contenders]
     shown = spec.get("shown") or ([judged, *against] if judged else everyone)
-    decided = [t for how in ("youden", "0.5") if (t := response_tables.decision_table(found, how))]
-    if (mine := found.find(judged)) and (ways := response_tables.four_ways_table(mine)):
+    decided = [t for how in ("youden", "0.5") if (t := contender_tables.decision_table(found, how))]
+    if (mine := found.find(judged)) and (ways := contender_tables.four_ways_table(mine)):
         decided.insert(0, ways)
     reference = judgement.required[0] if judgement and judgement.required else None
     forest = "Pooled AUROC with 95 % intervals over patients. Grey: chance."
@@ -149,7 +147,7 @@ def _comparison(
     forest += " Dotted: what no reader of the simulated ECG exceeds in expectation." if planted else ""
     pictures = [
         Picture(
-            figures.auroc_forest(found, judged=judged, reference=reference, planted=planted),
+            contender_figures.auroc_forest(found, judged=judged, reference=reference, planted=planted),
             forest,
             "AUROC of all contenders",
         )
@@ -158,13 +156,13 @@ def _comparison(
         Section(
             "Contenders",
             tables=[
-                response_tables.ranking_table(found),
-                *([calibrated] if (calibrated := response_tables.calibration_table(found)) else []),
+                contender_tables.ranking_table(found),
+                *([calibrated] if (calibrated := contender_tables.calibration_table(found)) else []),
             ],
             pictures=pictures,
         ),
         *(
-            [Section("Differences", tables=[response_tables.difference_table(judgement)])]
+            [Section("Differences", tables=[contender_tables.difference_table(judgement)])]
             if judgement
             else []
         ),
@@ -184,7 +182,7 @@ def _comparison(
 
 
 def _subgroups(
-    found: results.CrossValidated, described: cohort.Described | None, spec: Mapping[str, Any]
+    found: CrossValidated, described: cohort.Described | None, spec: Mapping[str, Any]
 ) -> list[Section]:
     """The contender under judgement and those that it has to beat, group by group."""
     if described is None or not found.contenders:
@@ -194,16 +192,16 @@ def _subgroups(
     return [Section("Groups", tables=[table])] if table else []
 
 
-def _curves(found: results.CrossValidated, shown: Sequence[str]) -> list[Picture]:
+def _curves(found: CrossValidated, shown: Sequence[str]) -> list[Picture]:
     caption = "Mean over repeats of the sensitivity at each specificity, on all out-of-fold scores."
-    pictures = [Picture(figures.roc_curves(found, shown), f"ROC. {caption}", "ROC curves")]
-    if (calibration := figures.calibration_plot(found, shown)) is not None:
+    pictures = [Picture(contender_figures.roc_curves(found, shown), f"ROC. {caption}", "ROC curves")]
+    if (calibration := contender_figures.calibration_plot(found, shown)) is not None:
         caption = (
             "Calibration: fifths of the patients by predicted probability, each the mean of a patient's repeats, with "
             "95 % intervals; ticks are patients. Slope and intercept are of single repeats."
         )
         pictures.append(Picture(calibration, caption, "calibration of probabilities"))
-    if (learning := figures.learning_curves(found)) is not None:
+    if (learning := contender_figures.learning_curves(found)) is not None:
         caption = (
             "Learning curve: pooled AUROC after training on a part of each training set; same test patients."
         )
@@ -216,22 +214,20 @@ def _central(spec: Mapping[str, Any]) -> list[str]:
     return [name for name in (spec.get("judged"), *spec.get("required", ())) if name]
 
 
-def _controls(spec: Mapping[str, Any], root: epath.Path) -> tuple[list[results.Contender], list[str]]:
+def _controls(spec: Mapping[str, Any], root: epath.Path) -> tuple[list[Contender], list[str]]:
     """Contenders of runs with nothing to find, and the files of such runs that are missing."""
     contenders, missing = [], []
     for run in spec.get("permuted", ()):
-        permuted = results.load([run], root=root)
+        permuted = load([run], root=root)
         contenders += permuted.contenders
         missing += [f"missing: {path}" for path in permuted.missing]
     return contenders, missing
 
 
-def _alarm(
-    found: results.CrossValidated, controls: Sequence[results.Contender], missing: Sequence[str]
-) -> list[Section]:
+def _alarm(found: CrossValidated, controls: Sequence[Contender], missing: Sequence[str]) -> list[Section]:
     """What permuted labels gave, within the runs and in runs of their own, and what a null cohort gave."""
-    made = [response_tables.permuted_table(controls)] if controls else []
-    dealt = response_tables.dealt_table(found.contenders)
+    made = [contender_tables.permuted_table(controls)] if controls else []
+    dealt = contender_tables.dealt_table(found.contenders)
     if not made and not missing and dealt is None:
         return []
     text = [
@@ -243,7 +239,7 @@ def _alarm(
     ]
 
 
-def _provenance(found: results.CrossValidated) -> Section:
+def _provenance(found: CrossValidated) -> Section:
     details = [
         (f"{run.workdir}: settings and config", {"crossvalidation": run.settings, "config": run.config})
         for run in found.runs

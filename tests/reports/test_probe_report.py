@@ -1,12 +1,10 @@
-import html.parser
-import re
-
 import fake_runs
 import numpy as np
 import pytest
+from page_checks import check_page
 
-from ecgjax.reports import curves, figures
-from ecgjax.reports.report import Gallery, build
+from ecgjax.reports import curves, probe_figures
+from ecgjax.reports.probe_report import Gallery, build
 
 
 @pytest.fixture(scope="module")
@@ -18,33 +16,8 @@ def report(fake):
     return build({**spec, "draws": 50}, root=root, gallery=gallery)
 
 
-class Tags(html.parser.HTMLParser):
-    """Checks nesting and collects addresses."""
-
-    VOID = frozenset({"meta", "img", "br"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.addresses, self.names = [], [], set()
-
-    def handle_starttag(self, tag, attrs):
-        self.names.add(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
 def test_the_page_is_well_formed_and_loads_nothing(report):
-    tags = Tags()
-    tags.feed(report.html)
-    assert not tags.open
-    assert len(tags.addresses) == 7  # Two forests, two reconstructions, CMR, ECG, losses.
-    assert all(address.startswith("data:image/") for address in tags.addresses)
-    assert not tags.names & {"script", "link", "iframe"}
-    assert not re.search(r"url\(|@import", report.html.split("</style>")[0])
+    check_page(report.html, pictures=7)  # Two forests, two reconstructions, CMR, ECG, losses.
 
 
 def test_the_page_escapes_names_and_configs(report):
@@ -86,10 +59,9 @@ def test_curves_survive_a_cut_line(fake):
 
 
 def test_a_report_of_nothing_but_missing_files_still_renders(tmp_path):
-    row = {"name": "x", "workdirs": ["a"], "evaluator": "linear_probe", "input": "ecg/embedding"}
     spec = {
         "title": "t",
-        "rows": [row, {"name": "y", "file": "attainable.json"}],
+        "rows": [fake_runs.row("x", "a"), {"name": "y", "file": "attainable.json"}],
         "curves": [{"name": "x", "workdirs": ["a"]}],
         "reconstruction": {"workdir": "a"},
         "retrieval": [{"name": "x", "workdir": "a"}],
@@ -112,7 +84,7 @@ def test_an_unknown_key_is_named(tmp_path):
 
 
 def test_forests_draw_every_row_and_the_reference_line(scored):
-    figure = figures.headline_forest(scored)
+    figure = probe_figures.headline_forest(scored)
     left = figure.axes[0]
     assert [label.get_text() for label in left.get_yticklabels()] == [r.name for r in scored.rows if r.cells]
     dashed = [line for line in left.lines if line.get_linestyle() == "--"]

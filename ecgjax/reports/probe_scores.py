@@ -6,7 +6,6 @@ orientation, such as the attainable score. Paths are relative to `root`.
 """
 
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,13 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from ecgjax.core.files import read_json
+from ecgjax.core.result_files import missing_below, read_results, with_nan
 from ecgjax.metrics.bootstrap import Interval, Scored, over_seeds, percentile_interval, score_targets
+from ecgjax.reports import intervals
+from ecgjax.reports.specs import check_keys
 
-METRICS = ("r2", "auroc")
+SYMBOLS = {"r2": "R²", "auroc": "AUROC"}
+"""The metrics of a probe, as they are written."""
 _ROW_KEYS = {"name", "workdirs", "evaluator", "input", "step", "file", "reference"}
 
 
@@ -69,14 +71,13 @@ class ScoredRow:
 
     def mean(self, targets: Sequence[str]) -> Interval:
         """Mean over `targets`, from the joint draws; NaN where one of them has no value."""
-        nan = float("nan")
         if not targets or any(t not in self.cells or math.isnan(self.cells[t].value) for t in targets):
-            return Interval(nan, nan, nan, 0, 0)
+            return intervals.NOTHING
         value = float(np.mean([self.cells[t].value for t in targets]))
         n = max(self.cells[t].n for t in targets)
         subjects = max(self.cells[t].subjects for t in targets)
         if self.scored is None:
-            return Interval(value, nan, nan, n, subjects)
+            return Interval(value, math.nan, math.nan, n, subjects)
         return percentile_interval(value, self.mean_draws(targets), n=n, subjects=subjects)
 
     def mean_draws(self, targets: Sequence[str]) -> Float[np.ndarray, " draws"]:
@@ -141,31 +142,6 @@ def load(
     return ReportResults(rows, tuple(columns.values()))
 
 
-def last_step(workdir: epath.PathLike, evaluator: str) -> int | None:
-    """The last step with complete results; None where there is none."""
-    directory = epath.Path(workdir) / "results" / evaluator
-    if not directory.exists():
-        return None
-    steps = [int(path.stem) for path in directory.iterdir() if path.suffix == ".json" and path.stem.isdigit()]
-    return max(steps, default=None)
-
-
-def read_results(
-    workdir: epath.PathLike, evaluator: str, step: int | str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """JSON and arrays of one evaluator at a step, or at the "last"; FileNotFoundError names what is missing."""
-    directory = epath.Path(workdir) / "results" / evaluator
-    number = last_step(workdir, evaluator) if step == "last" else step
-    path = directory / (f"{number}.json" if number is not None else "*.json")
-    if number is None or not path.exists():
-        raise FileNotFoundError(str(path))
-    arrays = path.with_suffix(".npz")
-    if not arrays.exists():
-        raise FileNotFoundError(str(arrays))
-    with np.load(io.BytesIO(arrays.read_bytes()), allow_pickle=False) as file:
-        return read_json(path), dict(file)
-
-
 def _load_row(spec: Mapping[str, Any], root: epath.Path, *, draws: int, seed: int) -> ScoredRow:
     reference = bool(spec.get("reference", False))
     if "file" in spec:
@@ -175,7 +151,7 @@ def _load_row(spec: Mapping[str, Any], root: epath.Path, *, draws: int, seed: in
         try:
             tree, arrays = read_results(root / workdir, spec["evaluator"], spec.get("step", "last"))
         except FileNotFoundError as error:
-            missing.append(_relative(str(error), root))
+            missing.append(missing_below(root, error))
             continue
         runs.append(_run(str(workdir), tree, arrays, spec["input"]))
     if not runs:
@@ -207,10 +183,10 @@ def _run(workdir: str, tree: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     if not rows:
         inputs = sorted({row["input"] for row in tree["rows"]})
         raise ValueError(f"{workdir}: {tree['evaluator']} has no input {name!r}; it has {', '.join(inputs)}.")
-    if strange := sorted({row["metric"] for row in rows} - set(METRICS)):
+    if strange := sorted({row["metric"] for row in rows} - set(SYMBOLS)):
         raise ValueError(
             f"{workdir}: rows of evaluator {tree['evaluator']} have {', '.join(strange)}, this table shows "
-            f"{', '.join(METRICS)} of a probe; leave that evaluator to its own results."
+            f"{', '.join(SYMBOLS)} of a probe; leave that evaluator to its own results."
         )
     n = len(arrays["subject"])
     truth, prediction = np.full((2, n, len(rows)), np.nan)
@@ -241,17 +217,12 @@ def _file_row(name: str, root: epath.Path, spec_file: str, reference: bool) -> S
         raise ValueError(f"{path} is not JSON ({error}); write it again.") from None
     rows = tree["rows"] if isinstance(tree, Mapping) else tree
     columns = tuple(Column(row["target"], row["metric"], row["control"]) for row in rows)
-    number = {
-        row["target"]: [math.nan if row[k] is None else row[k] for k in ("value", "low", "high")]
-        for row in rows
-    }
-    cells = {row["target"]: Interval(*number[row["target"]], row["n"], row["subjects"]) for row in rows}
+    cells = {row["target"]: intervals.of_row(with_nan(row)) for row in rows}
     return ScoredRow(name, columns, cells, (), None, np.zeros((0, len(rows))), (), reference)
 
 
 def _check(spec: Mapping[str, Any], path: str, names: Sequence[str]) -> None:
-    if unknown := set(spec) - _ROW_KEYS:
-        raise ValueError(f"{path}: unknown {sorted(unknown)}; choose from {', '.join(sorted(_ROW_KEYS))}.")
+    check_keys(spec, path, _ROW_KEYS)
     needed = {"name", "file"} if "file" in spec else {"name", "workdirs", "evaluator", "input"}
     if absent := needed - set(spec):
         raise ValueError(f"{path}: {sorted(absent)} missing; a row needs {', '.join(sorted(needed))}.")
@@ -266,10 +237,6 @@ def _check_alike(name: str, runs: Sequence[Run]) -> None:
                 f"row {name!r}: {run.workdir} and {runs[0].workdir} were evaluated on different records or targets; "
                 "seeds of one row need one data directory."
             )
-
-
-def _relative(path: str, root: epath.Path) -> str:
-    return path.removeprefix(f"{root}/")
 
 
 def _has_value(row: ScoredRow, target: str) -> bool:

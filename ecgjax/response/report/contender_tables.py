@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ecgjax.reports.tables import Cell, Line, Table, cell, number, signed
-from ecgjax.response.report.differences import Judgement, p_value
-from ecgjax.response.report.results import Contender, CrossValidated
+from ecgjax.reports.tables import DASH, Cell, Line, Table, cell, number, p_value, signed
+from ecgjax.response.report.contenders import Contender, CrossValidated
+from ecgjax.response.report.differences import Judgement
 
 RANKING = {
     "auroc": "AUROC, pooled",
@@ -43,7 +43,7 @@ def ranking_table(found: CrossValidated) -> Table:
                     Cell(contender.name),
                     *values,
                     Cell(p_value(contender.permutation_p)),
-                    Cell(str(n) if n else "–"),
+                    Cell(str(n)) if n else DASH,
                 )
             )
         )
@@ -128,16 +128,13 @@ def difference_table(judgement: Judgement) -> Table:
             lines.append(Line((name,), difference.reason))
             continue
         found, test = difference.auroc, difference.mcnemar
-        bounds = f"[{signed(found.low)}, {signed(found.high)}]"
         decided = (
-            (Cell("–"), Cell("–"))
+            (DASH, DASH)
             if test is None
             else (Cell(f"{test.only_first} against {test.only_second}"), Cell(p_value(test.p)))
         )
         patients = Cell(str(found.n), f"{difference.left_out} left out" if difference.left_out else "")
-        lines.append(
-            Line((name, Cell(signed(found.value), bounds), *decided, patients, Cell(str(difference.repeats))))
-        )
+        lines.append(Line((name, cell(found, signed), *decided, patients, Cell(str(difference.repeats)))))
     header = (
         "against",
         "AUROC difference",

@@ -1,11 +1,12 @@
+import fake_results
 import fake_runs
 import numpy as np
 import pytest
 
-from ecgjax.evaluators.base import Results, Row
+from ecgjax.core.result_files import read_results
 from ecgjax.metrics.classification import auroc
 from ecgjax.metrics.regression import r2
-from ecgjax.reports.results import load, read_results
+from ecgjax.reports.probe_scores import load
 
 
 def test_cells_are_means_over_seeds_of_the_saved_predictions(fake, scored):
@@ -47,7 +48,7 @@ def test_some_seeds_missing_keep_the_others(fake):
 def test_last_means_the_greatest_step_and_a_number_means_itself(tmp_path):
     for step, noise in ((100, 2.0), (1000, 0.1), (900, 2.0)):
         fake_runs.write_probe(tmp_path / "run", noise=noise, seed=0, step=step)
-    row = {"name": "run", "workdirs": ["run"], "evaluator": "linear_probe", "input": "ecg/embedding"}
+    row = fake_runs.row("run", "run")
     assert load([row], root=tmp_path, draws=5).rows[0].runs[0].step == 1000
     assert load([{**row, "step": 900}], root=tmp_path, draws=5).rows[0].runs[0].step == 900
     missing = load([{**row, "step": 7}], root=tmp_path, draws=5).rows[0]
@@ -80,15 +81,14 @@ def test_a_wrong_spec_is_named(fake, change, message):
 def test_seeds_of_one_row_on_different_records_are_refused(tmp_path):
     fake_runs.write_probe(tmp_path / "a", noise=1.0, seed=0)
     fake_runs.write_probe(tmp_path / "b", noise=1.0, seed=1, order=np.arange(200))
-    row = {"name": "x", "workdirs": ["a", "b"], "evaluator": "linear_probe", "input": "ecg/embedding"}
     with pytest.raises(ValueError, match="different records"):
-        load([row], root=tmp_path, draws=5)
+        load([fake_runs.row("x", "a", "b")], root=tmp_path, draws=5)
 
 
 def test_results_of_classes_are_no_row_of_a_probe(tmp_path):
-    row = Row("all classes", "class", False, "prediction", "macro_f1", 0.5, 0.4, 0.6, 30, 3)
-    Results("classes", [row]).write(tmp_path / "run", step=4, checkpoint="abc", objective="finetune")
-    spec = {"name": "beats", "workdirs": ["run"], "evaluator": "classes", "input": "prediction"}
+    row = fake_results.row("all classes", "macro_f1", "prediction", 0.5, kind="class", n=30, subjects=3)
+    fake_results.write(tmp_path / "run", "classes", rows=[row], objective="finetune")
+    spec = {**fake_runs.row("beats", "run"), "evaluator": "classes", "input": "prediction"}
     with pytest.raises(
         ValueError, match="rows of evaluator classes have macro_f1, this table shows r2, auroc"
     ):

@@ -7,13 +7,24 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from ecgjax.reports.figures import GREY, INK, ORANGE, clean
+from ecgjax.reports.figures import (
+    BLUE,
+    CHANCE,
+    COLOURS,
+    INK,
+    PLANTED,
+    RIVAL,
+    SLATE,
+    STYLES,
+    Mark,
+    clean,
+    forest,
+    head,
+    panels,
+)
 from ecgjax.reports.tables import number
-from ecgjax.response.report.results import Contender, CrossValidated
+from ecgjax.response.report.contenders import Contender, CrossValidated
 
-COLOURS = ("#1f5fa8", "#c2571a", "#2f855a", "#7a4fa3", "#b7791f", "#5b6774")
-"""Told apart by most who do not see red or green as others do; line styles differ as well."""
-_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 _GRID = np.linspace(0, 1, 201)
 _CURVE = re.compile(r"auroc@(?P<percent>[0-9.e+-]+)_percent$")
 
@@ -22,7 +33,7 @@ def roc_curves(found: CrossValidated, names: Sequence[str]) -> Figure:
     """Sensitivity against 1 - specificity, averaged over repeats at equal specificity."""
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+    axes.plot([0, 1], [0, 1], **CHANCE)
     # Of whoever can be evaluated in nobody, or in one outcome only, there is no curve.
     chosen = [c for c in _chosen(found, names) if not np.isnan(c.metric("auroc").value)]
     for position, contender in enumerate(chosen):
@@ -31,12 +42,12 @@ def roc_curves(found: CrossValidated, names: Sequence[str]) -> Figure:
             np.append(0, _GRID),
             np.append(0, mean_roc(found.truth[keep], contender.score[:, keep])),
             color=COLOURS[position % len(COLOURS)],
-            linestyle=_STYLES[position % len(_STYLES)],
+            linestyle=STYLES[position % len(STYLES)],
             linewidth=1.6,
             label=f"{contender.name}  {contender.metric('auroc').value:.2f}",
         )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    _labels(axes, "1 − specificity", "sensitivity")
+    clean(axes, "1 − specificity", "sensitivity")
     if chosen:
         axes.legend(fontsize=8, frameon=False, loc="lower right", title="pooled AUROC", title_fontsize=8)
     return figure
@@ -57,30 +68,20 @@ def calibration_plot(found: CrossValidated, names: Sequence[str], *, groups: int
     chosen = [c for c in _chosen(found, names) if not np.isnan(c.probability).all()]
     if not chosen:
         return None
-    across = min(3, len(chosen))
-    down = -(-len(chosen) // across)
-    figure = Figure(figsize=(2.9 * across, 3.0 * down), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
-    for axes, contender in zip(grid, chosen, strict=False):
+    figure, grid = panels(len(chosen), across=3, inches=(2.9, 3.0), shared=True)
+    for axes, contender in zip(grid, chosen, strict=True):
         keep = ~np.isnan(contender.probability).any(axis=0)
         p, truth = contender.probability[:, keep].mean(axis=0), found.truth[keep]
-        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+        axes.plot([0, 1], [0, 1], **CHANCE)
         for rows in np.array_split(np.argsort(p, kind="stable"), min(groups, len(p))):
             share, low, high = wilson(float(truth[rows].sum()), len(rows))
-            axes.plot([p[rows].mean()] * 2, [low, high], color=COLOURS[0], linewidth=1.2)
-            axes.plot(p[rows].mean(), share, "o", color=COLOURS[0], markersize=4)
+            axes.plot([p[rows].mean()] * 2, [low, high], color=BLUE, linewidth=1.2)
+            axes.plot(p[rows].mean(), share, "o", color=BLUE, markersize=4)
         axes.plot(p, np.full(len(p), -0.04), "|", color=INK, markersize=4, alpha=0.4)
         slope, intercept = (contender.metric(f"calibration_{name}").value for name in ("slope", "intercept"))
-        axes.set_title(
-            f"{contender.name}\nslope {number(slope)}, intercept {number(intercept)}",
-            fontsize=8,
-            loc="left",
-            color=INK,
-        )
+        head(axes, f"{contender.name}\nslope {number(slope)}, intercept {number(intercept)}")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.08, 1.02), aspect="equal")
         clean(axes)
-    for axes in grid[len(chosen) :]:
-        axes.set_axis_off()
     figure.supxlabel("predicted probability", fontsize=8)
     figure.supylabel("share with the outcome", fontsize=8)
     return figure
@@ -91,25 +92,17 @@ def auroc_forest(
 ) -> Figure:
     """Pooled AUROC of every contender with its interval, `judged` marked; `reference` is dashed, `planted` dotted."""
     rows = [c for c in found.contenders if not np.isnan(c.metric("auroc").value)]
+    marks = [Mark(c.name, c.metric("auroc"), BLUE if c.name == judged else SLATE) for c in rows]
     figure = Figure(figsize=(6.4, 0.3 * len(rows) + 0.9), layout="constrained")
     axes = figure.subplots()
-    for position, contender in enumerate(rows):
-        value = contender.metric("auroc")
-        colour = COLOURS[0] if contender.name == judged else COLOURS[-1]
-        axes.plot([value.low, value.high], [position] * 2, color=colour, linewidth=1.4)
-        axes.plot(value.value, position, "o", color=colour, markersize=4.5)
-    line = next((c.metric("auroc").value for c in rows if c.name == reference), None)
-    if line is not None:
-        axes.axvline(line, color=INK, linestyle="--", linewidth=0.9)
-    if planted is not None:
-        axes.axvline(planted, color=ORANGE, linestyle=":", linewidth=1.4)
-    axes.axvline(0.5, color=GREY, linewidth=0.8)
-    clean(axes)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [contender.name for contender in rows], fontsize=8)
+    forest(axes, marks, dot=4.5)
     axes.set_xlabel("pooled AUROC", fontsize=8)
-    axes.grid(axis="x", color="#e6e9ed", linewidth=0.6)
-    axes.set_axisbelow(True)
+    rival = next((mark.interval.value for mark in marks if mark.name == reference), None)
+    if rival is not None:
+        axes.axvline(rival, **RIVAL)
+    if planted is not None:
+        axes.axvline(planted, **PLANTED)
+    axes.axvline(0.5, **CHANCE)
     return figure
 
 
@@ -128,13 +121,13 @@ def learning_curves(found: CrossValidated) -> Figure | None:
         value, low, high = np.array([[v.value, v.low, v.high] for _, v in points]).T
         colour = COLOURS[position % len(COLOURS)]
         axes.vlines(at, low, high, color=colour, linewidth=1.2)
-        style = _STYLES[position % len(_STYLES)]
+        style = STYLES[position % len(STYLES)]
         axes.plot(
             at, value, "o", linestyle=style, color=colour, markersize=4, linewidth=1.2, label=contender.name
         )
-    axes.axhline(0.5, color=GREY, linewidth=0.8)
+    axes.axhline(0.5, **CHANCE)
     axes.set_xlim(left=0)
-    _labels(axes, "patients in a training set", "pooled AUROC")
+    clean(axes, "patients in a training set", "pooled AUROC")
     figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     return figure
 
@@ -167,9 +160,3 @@ def _curve(contender: Contender) -> list[tuple[float, object]]:
 
 def _chosen(found: CrossValidated, names: Sequence[str]) -> list[Contender]:
     return [contender for name in names if (contender := found.find(name)) is not None]
-
-
-def _labels(axes, x: str, y: str) -> None:
-    clean(axes)
-    axes.set_xlabel(x, fontsize=8)
-    axes.set_ylabel(y, fontsize=8)

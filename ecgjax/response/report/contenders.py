@@ -9,11 +9,12 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
+from ecgjax.core.result_files import missing_below, read_results
 from ecgjax.metrics.bootstrap import Interval
-from ecgjax.reports import results
+from ecgjax.reports.intervals import NOTHING, of_row
+from ecgjax.reports.specs import check_keys
 
 EVALUATOR = "crossvalidation"
-NOTHING = Interval(math.nan, math.nan, math.nan, 0, 0)
 
 _FIELDS = ("score", "probability", "threshold", "decision")
 _KEYS = {"workdir", "step", "names"}
@@ -87,14 +88,11 @@ def load(specs: Sequence[Mapping[str, Any]], *, root: epath.PathLike) -> CrossVa
     root = epath.Path(root)
     read, missing = [], []
     for position, spec in enumerate(specs):
-        if unknown := set(spec) - _KEYS:
-            raise ValueError(
-                f"runs[{position}]: unknown {sorted(unknown)}; choose from {', '.join(sorted(_KEYS))}."
-            )
+        check_keys(spec, f"runs[{position}]", _KEYS)
         try:
-            found = results.read_results(root / spec["workdir"], EVALUATOR, spec.get("step", "last"))
+            found = read_results(root / spec["workdir"], EVALUATOR, spec.get("step", "last"))
         except FileNotFoundError as error:
-            missing.append(str(error).removeprefix(f"{root}/"))
+            missing.append(missing_below(root, error))
             continue
         read.append((spec, *found))
     if not read:
@@ -157,21 +155,21 @@ def _contenders(spec, tree, arrays, order) -> list[Contender]:
     for source in sources:
         rows = [row for row in tree["rows"] if row["input"] == source]
         scalars = {
-            name: tree["scalars"].get(f"{source}|{name}")
-            for name in ("permutation_p", "refitted_permutation_p", "leak_alarm")
+            name: tree["scalars"].get(f"{source}|{name}", math.nan)
+            for name in ("permutation_p", "refitted_permutation_p", "leak_alarm", "maps_told_apart")
         }
         contenders.append(
             Contender(
                 name=shown.get(source, source),
                 workdir=str(spec["workdir"]),
-                metrics={row["metric"]: _interval(row) for row in rows},
-                permutation_p=_number(scalars["permutation_p"]),
-                refitted_p=_number(scalars["refitted_permutation_p"]),
+                metrics={row["metric"]: of_row(row) for row in rows},
+                permutation_p=scalars["permutation_p"],
+                refitted_p=scalars["refitted_permutation_p"],
                 dealt=arrays.get(f"{source}|permuted_auroc", np.zeros(0)),
                 leaks=scalars["leak_alarm"] == 1,
                 **{field: arrays[f"{source}|{field}"][:, order] for field in _FIELDS},
                 maps=_maps(source, arrays),
-                told_apart=_number(tree["scalars"].get(f"{source}|maps_told_apart")),
+                told_apart=scalars["maps_told_apart"],
             )
         )
     return contenders
@@ -182,16 +180,6 @@ def _maps(source: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         return {}
     axes = {name: arrays[f"map|{name}"] for name in ("time_s", "frequency_hz", "leads")}
     return {side: arrays[f"{source}|map_{side}"] for side in ("with", "without")} | axes
-
-
-def _interval(row: Mapping[str, Any]) -> Interval:
-    value, low, high = (_number(row[key]) for key in ("value", "low", "high"))
-    return Interval(value, low, high, row["n"], row["subjects"])
-
-
-def _number(value: float | None) -> float:
-    """JSON has null for NaN."""
-    return math.nan if value is None else float(value)
 
 
 def _check_names(contenders: Sequence[Contender]) -> None:
