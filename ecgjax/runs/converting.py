@@ -28,11 +28,6 @@ from ecgjax.weights.fit import fit, unfit
 from ecgjax.weights.states import inspect_state, state_of
 
 
-
-
-
-
-
 def to_workdir(
     source: epath.PathLike,
     workdir: epath.Path,

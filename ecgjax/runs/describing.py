@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from ecgjax.core import runtime, trees
+from ecgjax.core import trees
 from ecgjax.core.files import read_json
 from ecgjax.core.spec import EcgSpec, InputSpec
 from ecgjax.data.manifest import NAME as MANIFEST_NAME
@@ -29,10 +29,6 @@ from ecgjax.train import checkpoint
 
 _LEVELS = 2
 """Parameters are counted by the first two parts of their path, such as ecg/encoder."""
-
-
-
-
 
 
 def describe_data(manifest: Manifest) -> list[str]:

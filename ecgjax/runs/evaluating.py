@@ -17,10 +17,6 @@ from ecgjax.train import checkpoint
 _POLL_S = 2.0
 
 
-
-
-
-
 def evaluate(
     workdir: epath.Path,
     step: int,

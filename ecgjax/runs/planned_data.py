@@ -10,10 +10,10 @@ from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
 from ecgjax.data import thinning
 from ecgjax.data.cohorts import COHORTS
-from ecgjax.signals.input_specs import cmr_spec, ecg_spec
 from ecgjax.formats.recording import LEADS
 from ecgjax.runs import preparing
 from ecgjax.runs.assemble import Data
+from ecgjax.signals.input_specs import cmr_spec, ecg_spec
 
 
 def data_of(config: Mapping[str, Any], recipe: str) -> tuple[Data, str]:

@@ -15,9 +15,9 @@ import jax
 
 from ecgjax.core import files, flops, runtime, trees
 from ecgjax.core.spec import InputSpec
-from ecgjax.runs.assemble import Data, abstract_batch, abstract_key, assemble
 from ecgjax.plans import compiling, environment, topologies
 from ecgjax.plans.records import Compiled, compiled_from_json, to_json
+from ecgjax.runs.assemble import Data, abstract_batch, abstract_key, assemble
 
 _PROGRESS_S = 30.0
 

@@ -3,9 +3,7 @@
 import copy
 import dataclasses
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -35,10 +33,6 @@ _NAME_LENGTH = 100
 
 _SUBLANES = 8
 """Batches are searched in multiples of so many a device: on a TPU fewer are padded to as many."""
-
-
-
-
 
 
 class Planned(NamedTuple):
@@ -181,8 +175,6 @@ def _batch_step(config: Mapping[str, Any], devices: int) -> int:
     share = math.lcm(_SUBLANES, parts, config["accumulate"] * (objective.get("tile") or 1))
     groups = [section.get("norm_group") for section in objective.values() if isinstance(section, Mapping)]
     return math.lcm(share * devices, *(parts * group for group in groups if group))
-
-
 
 
 def _said(compiled: Compiled) -> str:

@@ -28,10 +28,6 @@ _FIELDS = {
 }
 
 
-
-
-
-
 def prepare(
     config: ConfigDict,
     directory: epath.Path,

@@ -5,16 +5,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import ml_collections
-from absl import flags
 from etils import epath
 from jax.sharding import Mesh
-from ml_collections import config_flags
 
 import ecgjax
-from ecgjax.core import cluster, distributed, rng, runtime, trees
 from ecgjax.core import config as configs
+from ecgjax.core import distributed, rng, runtime, trees
 from ecgjax.core import mesh as meshes
 from ecgjax.core.files import absolute, write_json
 from ecgjax.core.interfaces import Objective, Summarising, Tree
@@ -31,11 +28,6 @@ from ecgjax.train.profile import parse_range
 from ecgjax.train.stall import Watchdog
 from ecgjax.train.watch import Best, Stopping
 from ecgjax.train.writer import MetricWriter
-
-
-
-
-
 
 
 def train(

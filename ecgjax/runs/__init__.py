@@ -1,0 +1,1 @@
+"""How a config, a data directory and a workdir become something that trains or answers."""
