@@ -45,6 +45,7 @@ DATA_FIELDS = (
     "batch_size",
     "validation_batch",
     "crop",
+    "reference_crop",
     "modalities",
     "pairing",
     "similarity",
@@ -52,6 +53,8 @@ DATA_FIELDS = (
     "thin",
     "cache",
     "workers",
+    "threads",
+    "prefetch",
 )
 """What its section `data` holds."""
 
