@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ecgjax.augment.image import roi
-from ecgjax.augment.views import view_ecg, view_image
+from ecgjax.augment.views import Augmentation, Views, choose_views, view_ecg, view_image
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
@@ -34,8 +34,8 @@ class CrossModal:
     """A contrastive loss between the projections of both towers.
 
     `balance` weights the direction CMR -> ECG against ECG -> CMR (InfoNCE only; the published run used 0.75). The
-    views of both modalities are drawn independently, by augmentation preset; with 1 - `view_rate` an input stays
-    as it is. Pairs of one subject, such as repeat visits, are not each other's negatives.
+    views of both modalities are drawn independently; with 1 - `view_rate` an input stays as it is. Pairs of one
+    subject, such as repeat visits, are not each other's negatives.
 
     `cmr_roi` cuts top, left and size, as fractions, out of every image and brings it back to full size, before
     augmentation and in evaluation alike; the published run cut (0.21, 0.325, 0.375) out of whole slices. None
@@ -83,8 +83,8 @@ class CrossModal:
     positives: int = 6
     positives_among: Literal["positives", "count"] = "positives"
     tile: int | None = None
-    ecg_views: str = "default"
-    cmr_views: str = "reference"
+    ecg_views: Views = "default"
+    cmr_views: Views = "reference"
     view_rate: float = 1.0
     cmr_roi: tuple[float, float, float] | None = None
     freeze: Sequence[str] = ()
@@ -113,6 +113,7 @@ class CrossModal:
         if unknown := [m for m in self.freeze if m not in _MODALITIES]:
             raise ValueError(f"config.objective.freeze: unknown {unknown}; choose from ecg, cmr.")
         jax.eval_shape(self.init, jax.random.key(0))
+        self._views  # noqa: B018  Their own checks.
         if self.cmr_roi is not None:
             image = jax.ShapeDtypeStruct((self.spec.cmr.height, self.spec.cmr.width, 1), "float32")
             try:
@@ -159,8 +160,8 @@ class CrossModal:
         if train:
             key_ecg, key_cmr, key = jax.random.split(key, 3)
             views = {
-                "ecg": view_ecg(key_ecg, inputs["ecg"], preset=self.ecg_views, rate=self.view_rate),
-                "cmr": view_image(key_cmr, inputs["cmr"], preset=self.cmr_views, rate=self.view_rate),
+                "ecg": view_ecg(key_ecg, inputs["ecg"], preset=self._views["ecg"], rate=self.view_rate),
+                "cmr": view_image(key_cmr, inputs["cmr"], preset=self._views["cmr"], rate=self.view_rate),
             }
         out, moved = self._apply(params, extra, views, train=train, key=key)
         embedded = {m: out[m]["projection"] for m in _MODALITIES}
@@ -251,6 +252,14 @@ class CrossModal:
                 f"the training subjects as config.data.similarity, or set config.objective.similarity='labels'."
             )
         return stored_similarity(batch, threshold=self.threshold)
+
+    @functools.cached_property
+    def _views(self) -> dict[str, Augmentation]:
+        given = {"ecg": self.ecg_views, "cmr": self.cmr_views}
+        return {
+            m: choose_views(views, m, self.spec, f"config.objective.{m}_views", length=self.crop)
+            for m, views in given.items()
+        }
 
     @functools.cached_property
     def _classifier(self) -> OnlineClassifier | None:

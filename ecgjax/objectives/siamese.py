@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ecgjax.augment.views import two_views, view_ecg
+from ecgjax.augment.views import Augmentation, Views, choose_views, two_views, view_ecg
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
@@ -28,18 +28,17 @@ from ecgjax.objectives.similarity import same_subject
 class Siamese(abc.ABC):
     """Two views through one network; what is made of the two outputs is the method's.
 
-    The first view is always augmented by the preset `views`, the second one with probability `view_rate`. The
-    encoder reads the whole record of config.data.crop samples, or `window` samples of it: each view cuts its own
-    from a random start. With `pairs="halves"` (CLOCS, arXiv 2005.13249) the views are the record's two consecutive
-    halves. Predictions are means over the windows or halves of a record. Views are the task, so evaluation draws
-    them as well.
+    The first view is always augmented by `views`, the second one with probability `view_rate`. The encoder reads the
+    whole record of config.data.crop samples, or `window` samples of it: each view cuts its own from a random start.
+    With `pairs="halves"` (CLOCS, arXiv 2005.13249) the views are the record's two consecutive halves. Predictions are
+    means over the windows or halves of a record. Views are the task, so evaluation draws them as well.
     """
 
     spec: InputSpec
     crop: int
     modality: Literal["ecg", "cmr"]
     encoder: Mapping[str, Any]
-    views: str
+    views: Views
     view_rate: float = 1.0
     pairs: Literal["views", "halves"] = "views"
     window: int | None = None
@@ -50,6 +49,7 @@ class Siamese(abc.ABC):
             raise ValueError(f"config.objective.view_rate is {self.view_rate}; it must lie between 0 and 1.")
         self._check_length()
         jax.eval_shape(self.init, jax.random.key(0))
+        self._augmentation  # noqa: B018  Its own checks.
 
     @property
     def frozen_paths(self) -> tuple[str, ...]:
@@ -85,16 +85,13 @@ class Siamese(abc.ABC):
         return extra
 
     def _views(self, key, x):
-        path = "config.objective.views"
+        preset, rate = self._augmentation, self.view_rate
         if self.pairs == "views":
             length = self.window if self.modality == "ecg" else None
-            return two_views(key, x, preset=self.views, rate=self.view_rate, length=length, path=path)
+            return two_views(key, x, preset=preset, rate=rate, length=length)
         key0, key1 = jax.random.split(key)
         first, second = self._parts(x)
-        return (
-            view_ecg(key0, first, preset=self.views, path=path),
-            view_ecg(key1, second, preset=self.views, rate=self.view_rate, path=path),
-        )
+        return view_ecg(key0, first, preset=preset), view_ecg(key1, second, preset=preset, rate=rate)
 
     def _parts(self, x):
         """Consecutive stretches of a record, each of the length that the encoder reads."""
@@ -119,6 +116,11 @@ class Siamese(abc.ABC):
     @abc.abstractmethod
     def _module(self, encoder: nnx.Module, rngs: nnx.Rngs) -> nnx.Module:
         """The encoder with the heads of the method."""
+
+    @functools.cached_property
+    def _augmentation(self) -> Augmentation:
+        path = "config.objective.views"
+        return choose_views(self.views, self.modality, self.spec, path, length=self._length)
 
     @functools.cached_property
     def _network(self) -> Functional:
