@@ -23,7 +23,13 @@ from ecgjax.models.towers import Tower
 from ecgjax.objectives.contrasts import check_tile, contrast, ranks
 from ecgjax.objectives.encoders import encoder_factory, head_dtype
 from ecgjax.objectives.online_classifier import OnlineClassifier, online_classifier
-from ecgjax.objectives.similarity import label_similarity, same_subject, stored_similarity
+from ecgjax.objectives.similarity import (
+    Rule,
+    check_rule,
+    check_threshold,
+    same_subject,
+    similar_subjects,
+)
 
 _MODALITIES = ("ecg", "cmr")
 _BY_SIMILARITY = ("supervised_contrastive", "remove_false_negatives", "k_positive")
@@ -78,7 +84,7 @@ class CrossModal:
     ] = "info_nce"
     temperature: float = 0.1
     balance: float = 0.5
-    similarity: Literal["data", "labels"] = "data"
+    similarity: Rule = "data"
     threshold: float = 0.9
     positives: int = 6
     positives_among: Literal["positives", "count"] = "positives"
@@ -95,15 +101,11 @@ class CrossModal:
             raise ValueError(f"config.objective.temperature is {self.temperature}; it must be above 0.")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"config.objective.balance is {self.balance}; it must lie between 0 and 1.")
-        if not -1 <= self.threshold < 1:
-            raise ValueError(f"config.objective.threshold is {self.threshold}; it must lie in [-1, 1).")
+        check_threshold(self.threshold)
         if self.positives < 2:
             raise ValueError(f"config.objective.positives is {self.positives}; it must be at least 2.")
-        if self.contrast in _BY_SIMILARITY and self.similarity == "labels" and not self.labels:
-            raise ValueError(
-                "config.objective.similarity is labels, but the data set has none; choose 'data' and give "
-                "config.data.similarity."
-            )
+        if self.contrast in _BY_SIMILARITY:
+            check_rule(self.similarity, self.labels)
         check_tile(self.tile)
         if self.tile is not None and self.contrast == "k_positive":
             raise ValueError(
@@ -233,7 +235,8 @@ class CrossModal:
         if name in _BY_SIMILARITY and not train:
             name = "info_nce"
         if name in _BY_SIMILARITY:
-            pairs = self._similar(batch) | pairs
+            options = {"rule": self.similarity, "threshold": self.threshold, "contrast": name}
+            pairs = similar_subjects(batch, self.labels, **options)
         settings = params["loss"] if name == "sigmoid" else {"temperature": self.temperature}
         if name == "k_positive":
             mask = draw_positives(key, pairs.matrix(), k=self.positives, among=self.positives_among)
@@ -242,16 +245,6 @@ class CrossModal:
         if name == "info_nce":
             settings = {**settings, "balance": self.balance}
         return contrast(name, z_cmr, z_ecg, pairs=pairs, tile=self.tile, **settings)
-
-    def _similar(self, batch):
-        if self.similarity == "labels":
-            return label_similarity(batch["label"], self.labels, threshold=self.threshold)
-        if "similarity" not in batch:
-            raise ValueError(
-                f"config.objective.contrast is {self.contrast}, which needs to know who is alike; give the matrix of "
-                f"the training subjects as config.data.similarity, or set config.objective.similarity='labels'."
-            )
-        return stored_similarity(batch, threshold=self.threshold)
 
     @functools.cached_property
     def _views(self) -> dict[str, Augmentation]:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -21,7 +21,13 @@ from ecgjax.models.heads import MlpHead, ProjectionHead
 from ecgjax.models.towers import Arm, Tower
 from ecgjax.objectives.contrasts import check_tile, contrast, ranks
 from ecgjax.objectives.encoders import encoder_factory, head_dtype, head_norm_group
-from ecgjax.objectives.similarity import same_subject
+from ecgjax.objectives.similarity import (
+    Rule,
+    check_rule,
+    check_threshold,
+    same_subject,
+    similar_subjects,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,17 +193,20 @@ class Compared(Siamese):
         self, params: Tree, embedded: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Loss and metrics of what `embed` made of the whole batch."""
-        del params, key, train
-        return self._compare(*embedded, batch), self._metrics(*embedded)
+        del params, key
+        return self._compare(*embedded, batch, train=train), self._metrics(*embedded)
 
     @abc.abstractmethod
-    def _compare(self, z0, z1, batch):
+    def _compare(self, z0, z1, batch, *, train):
         """The loss on both projections."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimClr(Compared):
     """Contrastive learning against the rest of the batch, by NT-Xent over all 2b views or by InfoNCE across them.
+
+    `supcon` is NT-Xent whose positives are the views of similar subjects too (SupCon, arXiv 2004.11362): who is similar
+    is for `similarity` and `threshold` to say, as in CrossModal. Validation uses NT-Xent, as CrossModal does InfoNCE.
 
     `hidden` is the width between the head's two layers, by default that of the embedding. Recordings of one subject
     are not each other's negatives. `tile` is for batches whose logits do not fit, as in CrossModal; NT-Xent has four
@@ -207,11 +216,21 @@ class SimClr(Compared):
     hidden: int | None = None
     projection: int = 128
     temperature: float = 0.1
-    contrast: Literal["nt_xent", "info_nce"] = "nt_xent"
+    contrast: Literal["nt_xent", "info_nce", "supcon"] = "nt_xent"
+    labels: Sequence[Mapping[str, Any]] = ()
+    similarity: Rule = "data"
+    threshold: float = 0.9
     tile: int | None = None
 
     def __post_init__(self):
         check_tile(self.tile)
+        check_threshold(self.threshold)
+        if self.contrast == "supcon":
+            check_rule(self.similarity, self.labels)
+            if self.tile is not None:
+                raise ValueError(
+                    f"config.objective.tile is {self.tile}, but supcon is computed on whole logits; set it to None."
+                )
         if self.temperature <= 0:
             raise ValueError(f"config.objective.temperature is {self.temperature}; it must be above 0.")
         super().__post_init__()
@@ -222,9 +241,14 @@ class SimClr(Compared):
         head = ProjectionHead(**sizes, dtype=head_dtype(self.encoder), rngs=rngs)
         return Tower(encoder=encoder, head=head)
 
-    def _compare(self, z0, z1, batch):
-        settings = {"pairs": same_subject(batch), "tile": self.tile, "temperature": self.temperature}
-        return contrast(self.contrast, z0, z1, **settings)
+    def _compare(self, z0, z1, batch, *, train):
+        name, pairs = self.contrast, same_subject(batch)
+        if name == "supcon" and train:
+            options = {"rule": self.similarity, "threshold": self.threshold, "contrast": name}
+            pairs = similar_subjects(batch, self.labels, **options)
+        elif name == "supcon":
+            name = "nt_xent"
+        return contrast(name, z0, z1, pairs=pairs, tile=self.tile, temperature=self.temperature)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -246,5 +270,6 @@ class BarlowTwins(Compared):
         head = MlpHead(**sizes, norm_group=norm_group, dtype=head_dtype(self.encoder), rngs=rngs)
         return Arm(encoder=encoder, head=head)
 
-    def _compare(self, z0, z1, batch):
+    def _compare(self, z0, z1, batch, *, train):
+        del batch, train
         return barlow_twins(z0, z1, off_diagonal=self.off_diagonal, batch_size=self.divisor)
