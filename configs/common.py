@@ -17,13 +17,16 @@ def training() -> ConfigDict:
             "batch_size": 64,  # Global, over all processes and devices.
             "validation_batch": config_dict.placeholder(int),  # As batch_size where None; at most the split.
             "crop": 250,  # Samples; a multiple of the patch.
+            "reference_crop": False,  # True leaves out the last start of a crop, as the released code does.
             "modalities": ("ecg",),
             "pairing": "true",  # "permuted" gives every ECG the CMR of another subject: a control.
             "similarity": config_dict.placeholder(str),  # A .npy [n n]: how alike the training examples are.
             "max_labels": config_dict.placeholder(int),  # Train on so many labelled examples; None for all.
             "thin": {},  # Train on a share of the examples with a label, as {"N": 0.2}.
             "cache": True,  # Decode the split into memory once: for sets that fit.
-            "workers": 0,
+            "workers": 0,  # Processes that read and crop; 0 does so in the training process.
+            "threads": 1,  # That read a batch; more pay on a slow disk only.
+            "prefetch": 4,  # Batches read ahead, by each worker where there are any; at least as many as threads.
         }
     )
     config.optimizer = ConfigDict(

@@ -13,7 +13,12 @@ Sizes and rates of the reference's runs, at 500 Hz and 210 px; Adam with L2 1e-4
 With another config.steps, give `byol_ecg` the same number as config.objective.momentum_steps.
 
 `demo_simclr_cmr`, `demo_simclr_ecg`, `demo_byol_ecg`, `demo_barlow_ecg`, `demo_clocs_ecg` are minutes on one CPU core
-on the 100 Hz, 32 px synthetic cohort of launch/local.sh.
+on the 100 Hz, 32 px synthetic cohort of launch/local.sh. `demo_supcon_ecg` is `demo_simclr_ecg` with subjects of like
+labels drawn together, too (SupCon), and `demo_chain_ecg` with views of its own.
+
+Views, here and in every other objective that has them, are a preset of ecgjax/augment/presets.py, the fields of one as
+a dict, or steps of ecgjax/augment/chains.py by name, in the order given: each with its settings, and a `probability`
+to happen where that is not 1 (`_CHAIN` below).
 """
 
 from ml_collections import ConfigDict
@@ -22,6 +27,14 @@ from configs import common
 
 _EXAMPLES = 28030
 """The paper's training split."""
+
+_CHAIN = (
+    {"name": "crop_resize", "share": (0.8, 1.0)},
+    {"name": "mask_windows", "factor": 0.2, "length": 25, "leads": "apart"},
+    {"name": "ideal_filter", "kind": "low_pass", "edges_hz": (25.0,), "probability": 0.5},
+    {"name": "gain", "deviation": 0.2},
+)
+"""Up to a quarter slower, a fifth of each lead hidden, every other view without what lies above 25 Hz."""
 
 
 def get_config(arg: str = "demo_simclr_ecg") -> ConfigDict:
@@ -36,6 +49,8 @@ def get_config(arg: str = "demo_simclr_ecg") -> ConfigDict:
         "demo_byol_ecg": _demo_byol_ecg,
         "demo_barlow_ecg": _demo_barlow_ecg,
         "demo_clocs_ecg": _demo_clocs_ecg,
+        "demo_supcon_ecg": _demo_supcon_ecg,
+        "demo_chain_ecg": _demo_chain_ecg,
     }
     if arg not in recipes:
         raise ValueError(f"configs/unimodal.py:{arg}: unknown; choose from {', '.join(recipes)}.")
@@ -123,6 +138,19 @@ def _demo_clocs_ecg() -> ConfigDict:
     config = _demo_simclr_ecg()
     del config.objective["window"]
     config.objective.update({"pairs": "halves", "contrast": "info_nce"})
+    return config
+
+
+def _demo_supcon_ecg() -> ConfigDict:
+    config = _demo_simclr_ecg()
+    config.objective.update({"contrast": "supcon", "similarity": "labels", "threshold": 0.9})
+    return config
+
+
+def _demo_chain_ecg() -> ConfigDict:
+    config = _demo_simclr_ecg()
+    del config.objective["views"]  # A preset gives way to steps.
+    config.objective.views = _CHAIN
     return config
 
 

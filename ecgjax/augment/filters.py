@@ -1,4 +1,4 @@
-"""Filters and the power spectrum of an ECG, on the device.
+"""Filters of an ECG, on the device.
 
 All filters are linear and start from silence: the record is followed by as many zeros, multiplied in frequency, and
 cut to its length.
@@ -67,29 +67,6 @@ def notch_filter(
     _check_edges("low_pass", (frequency_hz,), rate_hz)
     design = scipy.signal.iirnotch(frequency_hz, frequency_hz / width_hz, fs=rate_hz)
     return _convolve(ecg, scipy.signal.tf2sos(*design))
-
-
-def power_spectrum(ecg: Float[Array, "l t"], *, rate_hz: float, window: int = 256) -> Float[Array, "l f"]:
-    """Power per hertz by Welch's method: Hann windows half a window apart, each without its mean.
-
-    `window // 2 + 1` frequencies from 0 to `rate_hz / 2`; samples after the last whole window are not used.
-    """
-    time = ecg.shape[1]
-    if window < 2 or window % 2:
-        raise ValueError(f"power spectrum with windows of {window} samples; choose an even number.")
-    if time < window:
-        raise ValueError(f"power spectrum of {time} samples in windows of {window}; choose a smaller window.")
-    values, hop = wide(ecg), window // 2
-    count = time // hop
-    parts = values[:, : count * hop].reshape(len(ecg), count, hop)
-    windows = jnp.concatenate([parts[:, :-1], parts[:, 1:]], axis=-1)
-    taper = scipy.signal.get_window("hann", window)
-    centred = windows - windows.mean(-1, keepdims=True)
-    spectrum = jnp.fft.rfft(centred * jnp.asarray(taper, values.dtype))
-    power = (spectrum.real**2 + spectrum.imag**2).mean(1)
-    # Each frequency but the first and the last stands for its negative twin, too.
-    sides = np.where(np.arange(hop + 1) % hop == 0, 1, 2) / (rate_hz * np.sum(taper**2))
-    return (power * jnp.asarray(sides, values.dtype)).astype(ecg.dtype)
 
 
 def _check_edges(kind, edges_hz, rate_hz):

@@ -1,4 +1,4 @@
-"""Random changes of an ECG's spectrum: phases, shifted frequencies, blocks cut from the spectrogram; Fourier in, out.
+"""Random changes of an ECG's spectrum: phases, shifted frequencies, blocks cut from the spectrogram.
 
 Each function changes one record; a function that ends in `_by` takes the draws instead of a key.
 """
@@ -155,28 +155,3 @@ def _waves(window):
     angle = 2 * np.pi * np.outer(np.arange(window), bins) / window
     scale = np.sqrt(np.where(bins % (window // 2) == 0, 1, 2) / window)
     return np.stack([scale * np.cos(angle), scale * np.sin(angle)], axis=-1)
-
-
-def to_fourier(
-    ecg: Float[Array, "l t"], *, layout: Literal["stacked", "interleaved", "half"] = "stacked"
-) -> Float[Array, "..."]:
-    """Spectrum / T, lowest frequency first, as real numbers.
-
-    `stacked` is [2 l t] (real, imaginary), `interleaved` [2l t] (real, imaginary of each lead in turn), `half` the
-    frequencies from 0 of `stacked`. The reference also moves the leads by half their number.
-    """
-    time = ecg.shape[1]
-    spectrum = jnp.fft.fftshift(jnp.fft.fft(wide(ecg)), axes=1) / time
-    parts = jnp.stack([spectrum.real, spectrum.imag]).astype(ecg.dtype)
-    if layout == "interleaved":
-        return parts.swapaxes(0, 1).reshape(-1, time)
-    return parts[..., time // 2 :] if layout == "half" else parts
-
-
-def from_fourier(spectrum: Float[Array, "2 l t"] | Float[Array, "l2 t"]) -> Float[Array, "l t"]:
-    """Reverses `to_fourier`, whose layout (`stacked` or `interleaved`) the number of axes tells."""
-    if spectrum.ndim == 2:
-        spectrum = spectrum.reshape(-1, 2, spectrum.shape[1]).swapaxes(0, 1)
-    real, imaginary = wide(spectrum)
-    shifted = jax.lax.complex(real, imaginary) * spectrum.shape[2]
-    return jnp.fft.ifft(jnp.fft.ifftshift(shifted, axes=1)).real.astype(spectrum.dtype)

@@ -29,22 +29,10 @@ def crop(ecg: Float[Array, "l t"], start: Int[Array, ""], *, length: int) -> Flo
     return jax.lax.dynamic_slice_in_dim(ecg, start, length, axis=1)
 
 
-def halves(ecg: Float[Array, "*b l t"]) -> tuple[Float[Array, "*b l h"], Float[Array, "*b l h"]]:
-    """First and second half of a record of even length: the two views of CLOCS (Kiyasseh et al., 2021)."""
-    time = ecg.shape[-1]
-    if time % 2:
-        raise ValueError(f"halves of {time} samples; choose an even number of samples.")
-    return ecg[..., : time // 2], ecg[..., time // 2 :]
-
-
 def crop_resize(
-    key: PRNGKeyArray,
-    ecg: Float[Array, "l t"],
-    *,
-    share: tuple[float, float] = (0.75, 0.75),
-    size: int | None = None,
-) -> Float[Array, "l t2"]:
-    """Cuts int(T U(share)) samples from a uniformly random start, and stretches them to `size` (T if None).
+    key: PRNGKeyArray, ecg: Float[Array, "l t"], *, share: tuple[float, float] = (0.75, 0.75)
+) -> Float[Array, "l t"]:
+    """Cuts int(T U(share)) samples from a uniformly random start, and stretches them to T.
 
     Every start that fits can be drawn; the reference never draws the last one.
     """
@@ -59,7 +47,7 @@ def crop_resize(
     # Rounding may end just beside the bounds, where a whole number of samples begins.
     length = jnp.clip(jnp.floor(time * drawn).astype(jnp.int32), int(time * lower), int(time * upper))
     start = jax.random.randint(key_start, (), 0, time - length + 1)
-    return crop_resize_by(ecg, start, length, size=time if size is None else size)
+    return crop_resize_by(ecg, start, length, size=time)
 
 
 def crop_resize_by(

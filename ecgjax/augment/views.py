@@ -1,4 +1,7 @@
-"""Views of a batch: the chains that apply a named strength on the device."""
+"""Views of a batch, made on the device: by a preset, or by a chain that a config composes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,32 +12,60 @@ from ecgjax.augment import ecg as ecg_ops
 from ecgjax.augment import image as image_ops
 from ecgjax.augment import spectral as spectral_ops
 from ecgjax.augment import time_axis as time_ops
+from ecgjax.augment.chains import ECG_STEPS, IMAGE_STEPS, Chain, apply_chain, compose
 from ecgjax.augment.presets import ECG_PRESETS, IMAGE_PRESETS, EcgStrength, ImageStrength
+from ecgjax.core import config as configs
+from ecgjax.core.spec import InputSpec
+
+Views = str | Mapping[str, Any] | Sequence[Any]
+"""What a config gives: a preset by name, the fields of a strength, or steps by name, in their order (`chains`)."""
+Augmentation = EcgStrength | ImageStrength | Chain
+"""What that comes to."""
 
 _HOLTER_STREAM = 0x686F6C74
 """Steps that were added after the others draw apart from them, so that no older chain changed."""
+_CHAIN_STREAM = 0x63686169
+
+
+def choose_views(
+    views: Views, modality: Literal["ecg", "cmr"], spec: InputSpec, path: str, *, length: int
+) -> Augmentation:
+    """What the `views` of a config mean for inputs of this spec, an ECG being cut to `length` samples.
+
+    Raises ValueError, with the place in the config, where they mean nothing.
+    """
+    if isinstance(views, str):
+        return _named(views, modality, path)
+    if isinstance(views, Mapping):
+        return configs.call(EcgStrength if modality == "ecg" else ImageStrength, views, path)
+    if modality == "ecg":
+        shape = (len(spec.ecg.leads), length)
+        return compose(ECG_STEPS, views, path, shape=shape, rate_hz=spec.ecg.rate_hz)
+    shape = (spec.cmr.height, spec.cmr.width, len(spec.cmr.frames))
+    return compose(IMAGE_STEPS, views, path, shape=shape)
 
 
 def view_ecg(
     key: PRNGKeyArray,
     ecg: Float[Array, "b l t"],
     *,
-    preset: str | EcgStrength = "default",
+    preset: str | EcgStrength | Chain,
     rate: float = 1.0,
     length: int | None = None,
-    path: str | None = None,
 ) -> Float[Array, "b l t2"]:
     """Changes each record on its own; with `1 - rate` a record stays as it is (0.95 in the reference).
 
-    `length` first cuts as many samples from a random start of each record, whatever the rate. `path` is where a
-    config names the preset, for the error.
+    `length` first cuts as many samples from a random start of each record, whatever the rate.
     """
-    strength = _strength(preset, ECG_PRESETS, "ECG", path)
+    strength = _named(preset, "ecg") if isinstance(preset, str) else preset
 
     def view(key, record):
         gate, phase, jitter, rescale, time, sign, spec, crop = jax.random.split(key, 8)
         if length is not None:
             record = time_ops.random_crop(crop, record, length=length)
+        if isinstance(strength, tuple):
+            changed = apply_chain(jax.random.fold_in(key, _CHAIN_STREAM), record, strength)
+            return _gate(gate, changed, record, rate=rate)
         move, gain, drift, noise = jax.random.split(jax.random.fold_in(key, _HOLTER_STREAM), 4)
         changed = record
         if strength.shift:
@@ -70,20 +101,22 @@ def view_image(
     key: PRNGKeyArray,
     image: Float[Array, "b y x c"],
     *,
-    preset: str | ImageStrength = "reference",
+    preset: str | ImageStrength | Chain,
     rate: float = 1.0,
-    path: str | None = None,
 ) -> Float[Array, "b y x c"]:
     """Changes each image on its own; with `1 - rate` an image stays as it is (0.95 in the reference).
 
-    `path` as in `view_ecg`. The crop to the heart is `image.roi`, which validation needs as well.
+    The crop to the heart is `image.roi`, which validation needs as well.
     """
-    strength = _strength(preset, IMAGE_PRESETS, "image", path)
-    affine = (strength.affine_degrees, strength.affine_shift, strength.affine_scale)
-    colour = (strength.colour_brightness, strength.colour_contrast, strength.colour_saturation)
+    strength = _named(preset, "cmr") if isinstance(preset, str) else preset
 
     def view(key, original):
         gate, flip, rotate, move, light, tint, crop, gray, blur, gamma = jax.random.split(key, 10)
+        if isinstance(strength, tuple):
+            changed = apply_chain(jax.random.fold_in(key, _CHAIN_STREAM), original, strength)
+            return _gate(gate, changed, original, rate=rate)
+        affine = (strength.affine_degrees, strength.affine_shift, strength.affine_scale)
+        colour = (strength.colour_brightness, strength.colour_contrast, strength.colour_saturation)
         changed = original
         # Before the resampling: its mean then costs a pass over pixels, not a second resampling.
         if strength.brightness or strength.contrast:
@@ -136,10 +169,9 @@ def two_views(
     key: PRNGKeyArray,
     x: Float[Array, "b l t"] | Float[Array, "b y x c"],
     *,
-    preset: str | EcgStrength | ImageStrength,
+    preset: str | Augmentation,
     rate: float = 1.0,
     length: int | None = None,
-    path: str | None = None,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Two views of each ECG or image, drawn independently; the first is always changed, the second at `rate`.
 
@@ -149,12 +181,9 @@ def two_views(
     if x.ndim == 4:
         if length is not None:
             raise ValueError(f"views of images with a length of {length} samples; leave the length out.")
-        return tuple(
-            view_image(key, x, preset=preset, rate=r, path=path) for key, r in ((first, 1.0), (second, rate))
-        )
+        return tuple(view_image(key, x, preset=preset, rate=r) for key, r in ((first, 1.0), (second, rate)))
     return tuple(
-        view_ecg(key, x, preset=preset, rate=r, length=length, path=path)
-        for key, r in ((first, 1.0), (second, rate))
+        view_ecg(key, x, preset=preset, rate=r, length=length) for key, r in ((first, 1.0), (second, rate))
     )
 
 
@@ -164,10 +193,9 @@ def _gate(key, changed, original, *, rate):
     return jnp.where(jax.random.bernoulli(key, rate), changed, original)
 
 
-def _strength(preset, presets, modality, path):
-    if not isinstance(preset, str):
-        return preset
+def _named(preset, modality, path=None):
+    presets, kind = (ECG_PRESETS, "ECG") if modality == "ecg" else (IMAGE_PRESETS, "image")
     if preset not in presets:
         where = "" if path is None else f"{path}: "
-        raise ValueError(f"{where}unknown {modality} preset {preset!r}; choose from {', '.join(presets)}.")
+        raise ValueError(f"{where}unknown {kind} preset {preset!r}; choose from {', '.join(presets)}.")
     return presets[preset]

@@ -28,7 +28,6 @@ class BatchData:
     length: int
     crop: int
     modalities: tuple[str, ...]
-    columns: tuple[int, ...]
     rows: np.ndarray
 
     @property
@@ -36,7 +35,7 @@ class BatchData:
         """The stored fields that a batch is made of."""
         names = tuple(name for modality in self.modalities for name in _MODALITY_FIELDS[modality])
         names += tuple(field.name for field in self.manifest.schema.fields if field.name in _BESIDE)
-        return (*names, *(("label",) if self.columns else ()), "subject")
+        return (*names, *(("label",) if self.manifest.targets else ()), "subject")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _assemble(
 ) -> Batch:
     size, schema = len(positions), data.manifest.schema
     batch = {
-        "label": np.empty((size, len(data.columns)), np.float32),
+        "label": np.empty((size, len(data.manifest.targets)), np.float32),
         "subject": np.empty((size, 2), np.uint32),
         "index": positions.astype(np.int32),
         "mask": mask,
@@ -157,7 +156,6 @@ def _assemble(
     beside = [name for name in data.names if name in _BESIDE]
     for name in beside:
         batch[name] = np.empty((size, *schema.field(name).shape), _BESIDE[name])
-    columns = list(data.columns)
     for i, (position, start) in enumerate(zip(positions.tolist(), starts.tolist(), strict=True)):
         example = examples(position)
         if "ecg" in batch:  # int16 times float32 is the dequantised signal; only the crop is touched.
@@ -167,8 +165,8 @@ def _assemble(
         if "cmr" in batch:
             partner = example if partners is None else partners(position, example, examples)
             batch["cmr"][i] = partner["cmr"]
-        if columns:
-            batch["label"][i] = example["label"][columns]
+        if data.manifest.targets:
+            batch["label"][i] = example["label"]
         for name in beside:
             batch[name][i] = example[name]
         batch["subject"][i] = example["subject"].view("<u4")

@@ -1,7 +1,5 @@
 """Which examples of a split may show their labels where only so many are allowed."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
@@ -12,13 +10,13 @@ from ecgjax.data.shards import read_split
 
 
 def labelled_positions(
-    directory: epath.PathLike, manifest: Manifest, split: str, columns: Sequence[int], limit: int
+    directory: epath.PathLike, manifest: Manifest, split: str, limit: int
 ) -> Int[np.ndarray, "k"]:
-    """Positions of the examples of a split that may be trained on with `limit` labels in these columns."""
+    """Positions of the examples of a split that may be trained on with `limit` labels."""
     if limit < 1:
         raise ValueError(f"config.data.max_labels is {limit}; it must be at least 1.")
     fields = read_split(directory, manifest, split, names=("subject", "label"))
-    chosen = draw_labelled(as_hex(fields["subject"]), fields["label"][:, list(columns)], limit=limit)
+    chosen = draw_labelled(as_hex(fields["subject"]), fields["label"], limit=limit)
     if not len(chosen):
         raise ValueError(f"config.data.max_labels: no example of split {split!r} has a label.")
     return chosen

@@ -99,7 +99,7 @@ class Manifest:
         if summary is None or summary.examples == 0:
             sizes = {key: value.examples for key, value in self.splits.items()}
             raise ValueError(
-                f"config.data.split: split {name!r} of cohort {self.cohort} has no examples; it holds "
+                f"split {name!r} of cohort {self.cohort} has no examples; it holds "
                 f"{sizes}. Choose another split, or prepare the data with one."
             )
         return summary

@@ -18,7 +18,7 @@ from ecgjax.data.assembly import (
     open_examples,
 )
 from ecgjax.data.few_labels import labelled_positions
-from ecgjax.data.manifest import Manifest, read_manifest
+from ecgjax.data.manifest import read_manifest
 from ecgjax.data.similarity import SimilarityRows
 from ecgjax.data.thinning import thinned_positions
 
@@ -84,12 +84,10 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
-    split: str = "train",
     crop: int | None = None,
     reference_crop: bool = False,
     pairing: Literal["true", "permuted"] = "true",
     modalities: Sequence[str] | None = None,
-    targets: Sequence[str] | None = None,
     similarity: str | None = None,
     max_labels: int | None = None,
     thin: Mapping[str, float] | None = None,
@@ -99,18 +97,17 @@ def train_batches(
     threads: int = 1,
     prefetch: int = 4,
 ) -> TrainBatches:
-    """Endless shuffled batches of this process.
+    """Endless shuffled batches of the train split, those of this process.
 
     `batch_size` is global; `rows` are those of every global batch that this process delivers, ascending, None for
     all. An epoch is floor(examples / batch_size) batches without a repeated example; what does not fill a batch is
-    left out, anew in every epoch. Batch k depends on (directory, split, batch_size, crop, seed, k) alone, neither
+    left out, anew in every epoch. Batch k depends on (directory, batch_size, crop, seed, k) alone, neither
     on `cache`, `workers`, `threads` nor on which rows are asked for. With workers the arrays are views of shared
     memory: copy them to the device before asking for the next.
 
     The ECG crop starts at a uniform integer in [0, length - crop]. `reference_crop` leaves the last of them
     out, as the reference implementation of MMCL does. `cache` decodes the split once into memory. `prefetch`
     counts batches; more `threads` pay on a slow disk only (with a warm one, 2 give 0.7 to 1 of what 1 gives).
-    `targets` picks label columns; None gives all.
 
     `pairing="permuted"` is the control that must learn nothing from pairs: every example keeps the CMR of one
     other subject, drawn once from `seed`; labels and subject stay those of the ECG.
@@ -123,7 +120,7 @@ def train_batches(
     is fitted on. `thin` names labels and the share of the examples with each that is trained on, drawn once from
     `seed`. Finding either reads the split once.
     """
-    data = _open(directory, split, crop, modalities, targets, batch_size, rows)
+    data = _open(directory, "train", crop, modalities, batch_size, rows)
     _check_workers(workers, threads, prefetch, cache)
     if not 0 <= seed < 2**32:
         raise ValueError(f"config.seed: {seed} is outside 0 to 2**32 - 1.")
@@ -133,14 +130,14 @@ def train_batches(
         )
     chosen = None
     if max_labels is not None:
-        chosen = labelled_positions(directory, data.manifest, split, data.columns, max_labels)
+        chosen = labelled_positions(directory, data.manifest, data.split, max_labels)
     elif thin:
-        chosen = thinned_positions(directory, data.manifest, split, thin, seed=seed)
+        chosen = thinned_positions(directory, data.manifest, data.split, thin, seed=seed)
     examples = data.examples if chosen is None else len(chosen)
     if batch_size > examples:
         raise ValueError(
             f"config.data.batch_size: a batch of {batch_size} is more than the {examples} examples of "
-            f"split {split!r}, so no batch could be filled; "
+            f"split {data.split!r}, so no batch could be filled; "
             f"choose {examples} or fewer, or prepare more data."
         )
     if pairing not in ("true", "permuted"):
@@ -171,46 +168,33 @@ def evaluation_batches(
     split: str,
     crop: int | None = None,
     crops: int = 1,
-    position: Literal["first", "centre"] = "first",
     modalities: Sequence[str] | None = None,
-    targets: Sequence[str] | None = None,
     rows: np.ndarray | None = None,
     cache: bool = False,
-    workers: int = 0,
     threads: int = 1,
     prefetch: int = 4,
 ) -> grain.DatasetIterator:
     """Every example of a split once, in order; all processes get the same number of batches.
 
-    One crop an example lies at `position` ("first" starts at sample 0); with `crops` above 1 every example
-    takes that many consecutive rows, whose crops are evenly spaced from the first to the last legal start.
+    One crop an example starts at sample 0; with `crops` above 1 every example takes that many consecutive rows,
+    whose crops are evenly spaced from the first to the last legal start.
     Rows that fill the last batch have `mask` False, `index` -1, `subject` 0, NaN labels, and signals of the
     last example, so that they are as harmless to a network as real ones.
     """
-    data = _open(directory, split, crop, modalities, targets, batch_size, rows)
-    _check_workers(workers, threads, prefetch, cache)
+    data = _open(directory, split, crop, modalities, batch_size, rows)
+    _check_workers(0, threads, prefetch, cache)
     if crops < 1:
-        raise ValueError(f"config.data.crops: {crops} is below 1.")
-    starts = crop_starts(data.length, data.crop, crops=crops, position=position)
+        raise ValueError(f"{crops} crops an example; ask for at least 1.")
+    starts = crop_starts(data.length, data.crop, crops=crops)
     batches = grain.MapDataset.range(-(-data.examples * crops // batch_size)).map(
         EvaluationAssembly(data, open_examples(directory, data, cache), batch_size, starts)
     )
-    return _iterate(batches, workers, threads, prefetch)
+    return _iterate(batches, 0, threads, prefetch)
 
 
-def steps_per_epoch(manifest: Manifest, *, split: str, batch_size: int) -> int:
-    """Whole batches in one pass over `split`."""
-    return manifest.split(split).examples // batch_size
-
-
-def crop_starts(
-    length: int, crop: int, *, crops: int, position: Literal["first", "centre"] = "first"
-) -> Int[np.ndarray, "crops"]:
-    """First samples of the crops of evaluation."""
-    last = length - crop
-    if crops == 1:
-        return np.array([0 if position == "first" else last // 2])
-    return np.rint(np.linspace(0, last, crops)).astype(np.int64)
+def crop_starts(length: int, crop: int, *, crops: int) -> Int[np.ndarray, "crops"]:
+    """First samples of the crops of evaluation: 0, or evenly spaced up to the last that fits."""
+    return np.rint(np.linspace(0, length - crop, crops)).astype(np.int64)
 
 
 def _as_positions(positions: Sequence[int]) -> np.ndarray:
@@ -222,7 +206,6 @@ def _open(
     split: str,
     crop: int | None,
     modalities: Sequence[str] | None,
-    targets: Sequence[str] | None,
     batch_size: int,
     rows: np.ndarray | None,
 ) -> BatchData:
@@ -235,10 +218,6 @@ def _open(
             f"config.data.modalities: asked for {list(modalities)}, "
             f"{directory} has {list(manifest.modalities)}."
         )
-    names = manifest.target_names
-    unknown = [name for name in targets or () if name not in names]
-    if unknown:
-        raise ValueError(f"config.data.targets: unknown {unknown}; {directory} has {list(names)}.")
     if batch_size < 1:
         raise ValueError(f"config.data.batch_size: {batch_size} is below 1.")
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
@@ -265,7 +244,6 @@ def _open(
         length=length,
         crop=length if crop is None or "ecg" not in modalities else crop,
         modalities=modalities,
-        columns=tuple(names.index(name) for name in (names if targets is None else targets)),
         rows=rows,
     )
 

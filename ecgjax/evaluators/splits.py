@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 from etils import epath
@@ -21,7 +20,6 @@ def open_splits(
     batch_size: int,
     crop: int | None = None,
     crops: int = 1,
-    position: Literal["first", "centre"] = "first",
     modalities: Sequence[str] | None = None,
 ) -> Splits:
     """Opens a data directory; predictions of `crops` evenly spaced crops of an ECG are averaged."""
@@ -35,7 +33,6 @@ def open_splits(
             split=split,
             crop=crop,
             crops=crops,
-            position=position,
             modalities=modalities,
         )
 

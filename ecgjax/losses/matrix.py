@@ -4,7 +4,6 @@ The matrices are `[b b]`: row i and column j tell of the subjects i and j of the
 itself.
 """
 
-import math
 from typing import Literal
 
 import jax
@@ -103,22 +102,15 @@ def supcon_views(
     *,
     positives: Bool[Array, "b b"],
     temperature: float,
-    base_temperature: float = 0.07,
-    epsilon: float = 0.0,
 ) -> Float[Array, ""]:
     """Supervised contrastive loss over the 2b views together (arXiv 2004.11362), each against the 2b - 1 others.
 
-    Both views of similar subjects are positives, and so is the own other view. The loss is scaled by temperature /
-    base_temperature. The released code adds an `epsilon` of 1e-6 to the sum of exponentials after it has divided
-    them by the largest of the row.
+    Both views of similar subjects are positives, and so is the own other view: with no similar subjects it is NT-Xent.
+    The released code cannot run; it would scale by temperature / 0.07 and add 1e-6 to the sum of exponentials.
     """
     itself = jnp.eye(2 * len(z0), dtype=bool)
     chosen = jnp.tile(positives | jnp.eye(len(z0), dtype=bool), (2, 2)) & ~itself
     z = jnp.concatenate([z0, z1])
     logits = similarity(z, z) / temperature
     total = jax.nn.logsumexp(jnp.where(itself, -jnp.inf, logits), axis=1, keepdims=True)
-    if epsilon:
-        largest = jax.lax.stop_gradient(jnp.max(logits, axis=1, keepdims=True))
-        total = jnp.logaddexp(total, largest + math.log(epsilon))
-    likelihood = jnp.sum(jnp.where(chosen, logits - total, 0), axis=1) / jnp.sum(chosen, axis=1)
-    return -jnp.mean(likelihood) * (temperature / base_temperature)
+    return -jnp.mean(jnp.sum(jnp.where(chosen, logits - total, 0), axis=1) / jnp.sum(chosen, axis=1))

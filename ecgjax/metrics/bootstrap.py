@@ -125,29 +125,6 @@ def interval(
     return percentile_interval(scored.value[0], scored.draws[:, 0], **_sizes(truth, subject))
 
 
-def paired_interval(
-    truth: Float[np.ndarray, " n"],
-    a: Float[np.ndarray, " n"],
-    b: Float[np.ndarray, " n"],
-    subject: np.ndarray,
-    *,
-    metric: Metric,
-    draws: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """The metric of `b` minus that of `a`, both on the same draws of subjects."""
-    scored = score_targets(
-        np.stack([truth, truth], axis=1),
-        np.stack([a, b], axis=1),
-        subject,
-        metrics=[metric, metric],
-        draws=draws,
-        seed=seed,
-    )
-    difference = scored.draws[:, 1] - scored.draws[:, 0]
-    return percentile_interval(scored.value[1] - scored.value[0], difference, **_sizes(truth, subject))
-
-
 def seed_weights(seeds: int, *, draws: int, seed: int) -> Float[np.ndarray, "draws r"]:
     """Share of each training seed in each draw, seeds being drawn with replacement."""
     return _counts(np.random.default_rng([seed, 2]), seeds, draws) / seeds
@@ -156,44 +133,14 @@ def seed_weights(seeds: int, *, draws: int, seed: int) -> Float[np.ndarray, "dra
 def over_seeds(scored: Sequence[Scored], *, seed: int = 0) -> Scored:
     """The mean over training seeds, its draws resampling the seeds together with the subjects.
 
-    Two rows with equally many seeds get the same draws of seeds: seed i of one is paired with seed i of the
-    other. Of very few seeds a resample shows too little spread (two thirds of the variance with three), so the
-    bounds are still a little narrow.
+    Two rows with equally many seeds get the same draws of seeds: seed i of one is paired with seed i of the other, and
+    the difference of their draws is the hierarchical bootstrap's. Of very few seeds a resample shows too little spread
+    (two thirds of the variance with three), so the bounds are still a little narrow.
     """
     value = np.mean([row.value for row in scored], axis=0)
     draws = np.stack([row.draws for row in scored], axis=1)
     weights = seed_weights(len(scored), draws=len(draws), seed=seed)
     return Scored(value, np.einsum("dr,drm->dm", weights, draws))
-
-
-def seeds_and_subjects_interval(
-    truth: Float[np.ndarray, "n m"],
-    a: Sequence[Float[np.ndarray, "n m"]],
-    b: Sequence[Float[np.ndarray, "n m"]],
-    subject: np.ndarray,
-    *,
-    metrics: Sequence[Metric],
-    draws: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """Mean over targets of `b` minus that of `a`, seeds and subjects resampled together.
-
-    The hierarchical bootstrap. `a` and `b` hold the predictions of each training seed. Leave positive controls
-    out of the columns.
-    """
-    mean_a, mean_b = (
-        over_seeds(
-            [
-                score_targets(truth, prediction, subject, metrics=metrics, draws=draws, seed=seed)
-                for prediction in row
-            ],
-            seed=seed,
-        )
-        for row in (a, b)
-    )
-    value = np.mean(mean_b.value - mean_a.value)
-    drawn = np.mean(mean_b.draws - mean_a.draws, axis=1)
-    return percentile_interval(value, drawn, **_sizes(np.where(np.isnan(truth).all(1), np.nan, 0.0), subject))
 
 
 def percentile_interval(

@@ -9,29 +9,16 @@ NEAREST = 1e-6
 _STEPS = 30
 
 
-def brier(truth: Float[np.ndarray, " n"], probability: Float[np.ndarray, " n"]) -> float:
-    """Mean squared difference of probability and outcome; prevalence (1 - prevalence) without any knowledge."""
-    return float(np.mean((probability - truth) ** 2)) if len(truth) else float("nan")
-
-
 def brier_draws(
     truth: Float[np.ndarray, " n"],
     probability: Float[np.ndarray, " n"],
     counts: Float[np.ndarray, "draws n"],
 ) -> Float[np.ndarray, " draws"]:
-    """`brier` of every draw, a draw being the multiplicity of every patient."""
-    return counts @ (probability - truth) ** 2 / counts.sum(axis=1)
+    """Mean squared difference of probability and outcome in every draw; prevalence (1 - prevalence) without knowledge.
 
-
-def recalibration(truth: Float[np.ndarray, " n"], probability: Float[np.ndarray, " n"]) -> dict[str, float]:
-    """Slope and intercept of the logistic regression of the outcome on the logit (Cox 1958), and `in_the_large`.
-
-    Calibrated probabilities have slope 1 and intercept 0; a slope below 1 says too extreme. `in_the_large` is the
-    intercept with the slope held at 1: below 0 says probabilities too high on average. NaN where a maximum does not
-    exist (one class, or classes that the logit separates) or the logit is constant (slope and intercept).
+    A draw is the multiplicity of every patient.
     """
-    drawn = recalibration_draws(truth, probability, np.ones((1, len(truth))))
-    return {name: float(values[0]) for name, values in drawn.items()}
+    return counts @ (probability - truth) ** 2 / counts.sum(axis=1)
 
 
 def recalibration_draws(
@@ -39,7 +26,13 @@ def recalibration_draws(
     probability: Float[np.ndarray, " n"],
     counts: Float[np.ndarray, "draws n"],
 ) -> dict[str, Float[np.ndarray, " draws"]]:
-    """`recalibration` of every draw, a draw being the multiplicity of every patient; Newton steps for all at once."""
+    """Slope and intercept of the logistic regression of the outcome on the logit (Cox 1958), and `in_the_large`.
+
+    Of every draw, a draw being the multiplicity of every patient; Newton steps for all at once. Calibrated
+    probabilities have slope 1 and intercept 0; a slope below 1 says too extreme. `in_the_large` is the intercept with
+    the slope held at 1: below 0 says probabilities too high on average. NaN where a maximum does not exist (one class,
+    or classes that the logit separates) or the logit is constant (slope and intercept).
+    """
     x = scipy.special.logit(np.clip(probability, NEAREST, 1 - NEAREST))
     slope, intercept = _newton(x, truth, counts)
     return {

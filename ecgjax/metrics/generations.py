@@ -31,12 +31,6 @@ _SETS: Mapping[str, Mapping[str, Mapping[str, Callable]]] = {
     },
 }
 
-SELECTED_BY: Mapping[str, Mapping[str, str]] = {
-    "paper": {"binary": "auroc", "regression": "rmse"},
-    "head": {"binary": "auroc", "regression": "pcc"},
-}
-"""The metric that either release keeps checkpoints by; the lowest RMSE, the highest of the others."""
-
 
 def by_generation(
     generation: str, kind: Literal["binary", "regression"]
@@ -45,7 +39,8 @@ def by_generation(
 
     `paper` is the code that made the published weights, `head` the newest one. They differ in
     `auprc`: of the positive class, or the mean over both. Scores of conditions are probabilities. Of several
-    regression targets the releases report the mean (`regression.mean_over_targets`).
+    regression targets the releases report the mean (`regression.mean_over_targets`). Both keep checkpoints by AUROC; of
+    regressions `paper` those of least RMSE, `head` those of largest PCC.
     """
     if generation not in _SETS:
         raise ValueError(f"unknown generation {generation!r}; choose from {', '.join(_SETS)}.")

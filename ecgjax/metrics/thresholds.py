@@ -5,8 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-RATES = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv")
-
 
 def youden(truth: Float[np.ndarray, " n"], score: Float[np.ndarray, " n"]) -> float:
     """The threshold with the largest sensitivity + specificity - 1, `score >= threshold` being yes.
@@ -28,19 +26,15 @@ def youden(truth: Float[np.ndarray, " n"], score: Float[np.ndarray, " n"]) -> fl
     return float(candidates[best[(len(best) - 1) // 2]])
 
 
-def rates(truth: Float[np.ndarray, " n"], decision: Float[np.ndarray, " n"]) -> dict[str, float]:
-    """`RATES` of decisions 0 and 1; NaN decisions are left out, and a rate without a denominator is NaN."""
-    known = ~np.isnan(decision)
-    drawn = rate_draws(truth[known], decision[known], np.ones((1, int(known.sum()))))
-    return {name: float(values[0]) for name, values in drawn.items()}
-
-
 def rate_draws(
     truth: Float[np.ndarray, " n"],
     decision: Float[np.ndarray, " n"],
     counts: Float[np.ndarray, "draws n"],
 ) -> Mapping[str, Float[np.ndarray, " draws"]]:
-    """`RATES` of every draw, a draw being the multiplicity of every patient."""
+    """Rates of decisions 0 and 1 in every draw, a draw being the multiplicity of every patient.
+
+    A rate without a denominator is NaN.
+    """
     positive, negative = truth == 1, truth == 0
     hits = (counts * positive) @ decision
     alarms = (counts * negative) @ decision

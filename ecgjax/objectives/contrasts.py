@@ -15,6 +15,7 @@ _WHOLE: Mapping[str, tuple[Callable, str]] = {
     "sigmoid": (contrastive.sigmoid, "same_subject"),
     "supervised_contrastive": (matrix.supervised_contrastive, "positives"),
     "remove_false_negatives": (matrix.remove_false_negatives, "similar"),
+    "supcon": (matrix.supcon_views, "positives"),
 }
 """Each loss with its name for the matrix of who is alike."""
 

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ecgjax.augment.image import roi
-from ecgjax.augment.views import view_ecg, view_image
+from ecgjax.augment.views import Augmentation, Views, choose_views, view_ecg, view_image
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
@@ -23,7 +23,13 @@ from ecgjax.models.towers import Tower
 from ecgjax.objectives.contrasts import check_tile, contrast, ranks
 from ecgjax.objectives.encoders import encoder_factory, head_dtype
 from ecgjax.objectives.online_classifier import OnlineClassifier, online_classifier
-from ecgjax.objectives.similarity import label_similarity, same_subject, stored_similarity
+from ecgjax.objectives.similarity import (
+    Rule,
+    check_rule,
+    check_threshold,
+    same_subject,
+    similar_subjects,
+)
 
 _MODALITIES = ("ecg", "cmr")
 _BY_SIMILARITY = ("supervised_contrastive", "remove_false_negatives", "k_positive")
@@ -34,8 +40,8 @@ class CrossModal:
     """A contrastive loss between the projections of both towers.
 
     `balance` weights the direction CMR -> ECG against ECG -> CMR (InfoNCE only; the published run used 0.75). The
-    views of both modalities are drawn independently, by augmentation preset; with 1 - `view_rate` an input stays
-    as it is. Pairs of one subject, such as repeat visits, are not each other's negatives.
+    views of both modalities are drawn independently; with 1 - `view_rate` an input stays as it is. Pairs of one
+    subject, such as repeat visits, are not each other's negatives.
 
     `cmr_roi` cuts top, left and size, as fractions, out of every image and brings it back to full size, before
     augmentation and in evaluation alike; the published run cut (0.21, 0.325, 0.375) out of whole slices. None
@@ -78,13 +84,13 @@ class CrossModal:
     ] = "info_nce"
     temperature: float = 0.1
     balance: float = 0.5
-    similarity: Literal["data", "labels"] = "data"
+    similarity: Rule = "data"
     threshold: float = 0.9
     positives: int = 6
     positives_among: Literal["positives", "count"] = "positives"
     tile: int | None = None
-    ecg_views: str = "default"
-    cmr_views: str = "reference"
+    ecg_views: Views = "default"
+    cmr_views: Views = "reference"
     view_rate: float = 1.0
     cmr_roi: tuple[float, float, float] | None = None
     freeze: Sequence[str] = ()
@@ -95,15 +101,11 @@ class CrossModal:
             raise ValueError(f"config.objective.temperature is {self.temperature}; it must be above 0.")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"config.objective.balance is {self.balance}; it must lie between 0 and 1.")
-        if not -1 <= self.threshold < 1:
-            raise ValueError(f"config.objective.threshold is {self.threshold}; it must lie in [-1, 1).")
+        check_threshold(self.threshold)
         if self.positives < 2:
             raise ValueError(f"config.objective.positives is {self.positives}; it must be at least 2.")
-        if self.contrast in _BY_SIMILARITY and self.similarity == "labels" and not self.labels:
-            raise ValueError(
-                "config.objective.similarity is labels, but the data set has none; choose 'data' and give "
-                "config.data.similarity."
-            )
+        if self.contrast in _BY_SIMILARITY:
+            check_rule(self.similarity, self.labels)
         check_tile(self.tile)
         if self.tile is not None and self.contrast == "k_positive":
             raise ValueError(
@@ -113,6 +115,7 @@ class CrossModal:
         if unknown := [m for m in self.freeze if m not in _MODALITIES]:
             raise ValueError(f"config.objective.freeze: unknown {unknown}; choose from ecg, cmr.")
         jax.eval_shape(self.init, jax.random.key(0))
+        self._views  # noqa: B018  Their own checks.
         if self.cmr_roi is not None:
             image = jax.ShapeDtypeStruct((self.spec.cmr.height, self.spec.cmr.width, 1), "float32")
             try:
@@ -159,8 +162,8 @@ class CrossModal:
         if train:
             key_ecg, key_cmr, key = jax.random.split(key, 3)
             views = {
-                "ecg": view_ecg(key_ecg, inputs["ecg"], preset=self.ecg_views, rate=self.view_rate),
-                "cmr": view_image(key_cmr, inputs["cmr"], preset=self.cmr_views, rate=self.view_rate),
+                "ecg": view_ecg(key_ecg, inputs["ecg"], preset=self._views["ecg"], rate=self.view_rate),
+                "cmr": view_image(key_cmr, inputs["cmr"], preset=self._views["cmr"], rate=self.view_rate),
             }
         out, moved = self._apply(params, extra, views, train=train, key=key)
         embedded = {m: out[m]["projection"] for m in _MODALITIES}
@@ -232,7 +235,8 @@ class CrossModal:
         if name in _BY_SIMILARITY and not train:
             name = "info_nce"
         if name in _BY_SIMILARITY:
-            pairs = self._similar(batch) | pairs
+            options = {"rule": self.similarity, "threshold": self.threshold, "contrast": name}
+            pairs = similar_subjects(batch, self.labels, **options)
         settings = params["loss"] if name == "sigmoid" else {"temperature": self.temperature}
         if name == "k_positive":
             mask = draw_positives(key, pairs.matrix(), k=self.positives, among=self.positives_among)
@@ -242,15 +246,13 @@ class CrossModal:
             settings = {**settings, "balance": self.balance}
         return contrast(name, z_cmr, z_ecg, pairs=pairs, tile=self.tile, **settings)
 
-    def _similar(self, batch):
-        if self.similarity == "labels":
-            return label_similarity(batch["label"], self.labels, threshold=self.threshold)
-        if "similarity" not in batch:
-            raise ValueError(
-                f"config.objective.contrast is {self.contrast}, which needs to know who is alike; give the matrix of "
-                f"the training subjects as config.data.similarity, or set config.objective.similarity='labels'."
-            )
-        return stored_similarity(batch, threshold=self.threshold)
+    @functools.cached_property
+    def _views(self) -> dict[str, Augmentation]:
+        given = {"ecg": self.ecg_views, "cmr": self.cmr_views}
+        return {
+            m: choose_views(views, m, self.spec, f"config.objective.{m}_views", length=self.crop)
+            for m, views in given.items()
+        }
 
     @functools.cached_property
     def _classifier(self) -> OnlineClassifier | None:

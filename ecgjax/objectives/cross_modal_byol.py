@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ecgjax.augment.views import view_ecg, view_image
+from ecgjax.augment.views import Augmentation, Views, choose_views, view_ecg, view_image
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
@@ -41,14 +41,15 @@ class CrossModalByol:
     hidden: int = 4096
     projection: int = 256
     momentum: float = 0.99
-    ecg_views: str = "default"
-    cmr_views: str = "reference"
+    ecg_views: Views = "default"
+    cmr_views: Views = "reference"
     view_rate: float = 1.0
     online: Mapping[str, Any] | None = None
 
     def __post_init__(self):
         check_momentum(self.momentum)
         jax.eval_shape(self.init, jax.random.key(0))
+        self._views  # noqa: B018  Their own checks.
 
     @property
     def frozen_paths(self) -> tuple[str, ...]:
@@ -75,8 +76,8 @@ class CrossModalByol:
         views = {m: batch[m] for m in _MODALITIES}
         if train:
             key_ecg, key_cmr, key = jax.random.split(key, 3)
-            views["ecg"] = view_ecg(key_ecg, views["ecg"], preset=self.ecg_views, rate=self.view_rate)
-            views["cmr"] = view_image(key_cmr, views["cmr"], preset=self.cmr_views, rate=self.view_rate)
+            views["ecg"] = view_ecg(key_ecg, views["ecg"], preset=self._views["ecg"], rate=self.view_rate)
+            views["cmr"] = view_image(key_cmr, views["cmr"], preset=self._views["cmr"], rate=self.view_rate)
         out, wanted, moved, targets = {}, {}, dict(extra), {}
         for i, m in enumerate(_MODALITIES):
             key_online, key_target = jax.random.split(jax.random.fold_in(key, i))
@@ -123,6 +124,14 @@ class CrossModalByol:
         """Both targets follow their online arms."""
         targets = {m: follow(extra["target"][m], params[m], momentum=self.momentum) for m in _MODALITIES}
         return {**extra, "target": targets, "updates": extra["updates"] + 1}
+
+    @functools.cached_property
+    def _views(self) -> dict[str, Augmentation]:
+        given = {"ecg": self.ecg_views, "cmr": self.cmr_views}
+        return {
+            m: choose_views(views, m, self.spec, f"config.objective.{m}_views", length=self.crop)
+            for m, views in given.items()
+        }
 
     @functools.cached_property
     def _classifier(self) -> OnlineClassifier | None:

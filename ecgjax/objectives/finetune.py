@@ -12,9 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ecgjax.augment.mixing import Mixing, mix, mix_targets
-from ecgjax.augment.presets import EcgStrength, ImageStrength
-from ecgjax.augment.views import view_ecg, view_image
-from ecgjax.core import config as configs
+from ecgjax.augment.views import Augmentation, Views, choose_views, view_ecg, view_image
 from ecgjax.core import trees
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
@@ -38,8 +36,8 @@ class Finetune:
 
     `targets` names label columns, () is all of them and two numbers are the range [lower, upper). One condition
     makes two classes, several are one-hot classes; phenotypes are standardised by the train split. Class weights,
-    smoothing, mixing, views (a preset, or its fields) and masks act in training only. `mask_ratio` hides random
-    tokens, `lead_mask` and `time_mask` whole leads and times. Mixed batches smooth their targets as any other.
+    smoothing, mixing, views and masks act in training only. `mask_ratio` hides random tokens, `lead_mask` and
+    `time_mask` whole leads and times. Mixed batches smooth their targets as any other.
 
     `class_weights` are numbers, or follow from how frequent the classes are among the examples trained on: "inverse"
     or, gentler, "sqrt_inverse". `focal` is the gamma of the focal loss. `rhythm` reads out the times between beats
@@ -59,7 +57,7 @@ class Finetune:
     targets: tuple[str | int, ...] = ()
     modality: Literal["ecg", "cmr"] = "ecg"
     mode: Literal["full", "partial", "probe"] = "full"
-    views: str | Mapping[str, float] = "finetune"
+    views: Views = "finetune"
     class_weights: tuple[float, ...] | WeightRule = ()
     focal: float = 0.0
     smoothing: float = 0.0
@@ -103,7 +101,7 @@ class Finetune:
         share = jnp.ones((), x.dtype)
         if train:
             view = view_ecg if m == "ecg" else view_image
-            x = view(key_view, x, preset=self._views, path="config.objective.views")
+            x = view(key_view, x, preset=self._views)
             x, share = mix(key_mix, x, self._mixing)
         hidden = self._mask is not None and (train or self.mask_at_evaluation)
         keep = self._mask.keep(key_mask, len(x)) if hidden else None
@@ -225,13 +223,9 @@ class Finetune:
     def _mixing(self) -> Mixing:
         return Mixing(self.mixup, self.cutmix, self.mix_probability, self.switch_probability)
 
-    @property
-    def _views(self) -> str | EcgStrength | ImageStrength:
-        """A preset's name, or the strengths that a config gives one by one."""
-        if isinstance(self.views, str):
-            return self.views
-        strength = EcgStrength if self.modality == "ecg" else ImageStrength
-        return configs.call(strength, self.views, "config.objective.views")
+    @functools.cached_property
+    def _views(self) -> Augmentation:
+        return choose_views(self.views, self.modality, self.spec, "config.objective.views", length=self.crop)
 
     @property
     def _regresses(self) -> bool:

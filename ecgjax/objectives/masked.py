@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ecgjax.augment.views import view_ecg
+from ecgjax.augment.views import Augmentation, Views, choose_views, view_ecg
 from ecgjax.core import config as configs
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
@@ -33,8 +33,8 @@ class Masked:
     """Masked autoencoder over lead x time patches, as the published weights were trained.
 
     The loss is (1 - w) MSE + w (1 - NCC) over all patches, hidden and visible; `scope="masked"` and
-    `targets="normalised"` are the classical choices. `views` names an augmentation preset. `kept` says what
-    becomes of a fraction of a token: `truncated` is what the published weights saw (59 of 300 at 0.8).
+    `targets="normalised"` are the classical choices. `kept` says what becomes of a fraction of a token: `truncated` is
+    what the published weights saw (59 of 300 at 0.8).
 
     A `cosine_weight` above 0 adds the newest release's SimSiam term: the mean of the visible tokens of a second,
     independent masking is predicted from that of the first, and the reverse. It costs a second pass through the
@@ -53,13 +53,14 @@ class Masked:
     predictor_hidden: int = 128
     scope: Literal["all", "masked"] = "all"
     targets: Literal["raw", "normalised"] = "raw"
-    views: str = "default"
+    views: Views = "default"
 
     def __post_init__(self):
         kept_tokens(self._tokens, self.mask_ratio, kept=self.kept)
         if self.cosine_weight < 0:
             raise ValueError(f"config.objective.cosine_weight: {self.cosine_weight}; it must be at least 0.")
         jax.eval_shape(self.init, jax.random.key(0))
+        self._views  # noqa: B018  Its own checks.
 
     @property
     def frozen_paths(self) -> tuple[str, ...]:
@@ -88,7 +89,7 @@ class Masked:
         embeddings of the two maskings, and their spread `z_std` over the batch, which is 0 for a collapsed encoder.
         """
         key_view, key_mask = jax.random.split(key)
-        ecg = view_ecg(key_view, batch["ecg"], preset=self.views) if train else batch["ecg"]
+        ecg = view_ecg(key_view, batch["ecg"], preset=self._views) if train else batch["ecg"]
         masking = self._masking(key_mask, ecg)
         other = self._masking(jax.random.fold_in(key_mask, 1), ecg) if self.cosine_weight else None
         return self.loss_of_maskings(params, extra, ecg, masking, other, train=train)
@@ -174,6 +175,10 @@ class Masked:
         projections = through("projector", embeddings)
         predictions = through("predictor", projections)
         return simsiam(*predictions, *projections), {**extra, "ecg": stats}
+
+    @functools.cached_property
+    def _views(self) -> Augmentation:
+        return choose_views(self.views, "ecg", self.spec, "config.objective.views", length=self.crop)
 
     @functools.cached_property
     def _encoder(self) -> Functional:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ecgjax.augment.views import two_views, view_ecg
+from ecgjax.augment.views import Augmentation, Views, choose_views, two_views, view_ecg
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
@@ -21,25 +21,30 @@ from ecgjax.models.heads import MlpHead, ProjectionHead
 from ecgjax.models.towers import Arm, Tower
 from ecgjax.objectives.contrasts import check_tile, contrast, ranks
 from ecgjax.objectives.encoders import encoder_factory, head_dtype, head_norm_group
-from ecgjax.objectives.similarity import same_subject
+from ecgjax.objectives.similarity import (
+    Rule,
+    check_rule,
+    check_threshold,
+    same_subject,
+    similar_subjects,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Siamese(abc.ABC):
     """Two views through one network; what is made of the two outputs is the method's.
 
-    The first view is always augmented by the preset `views`, the second one with probability `view_rate`. The
-    encoder reads the whole record of config.data.crop samples, or `window` samples of it: each view cuts its own
-    from a random start. With `pairs="halves"` (CLOCS, arXiv 2005.13249) the views are the record's two consecutive
-    halves. Predictions are means over the windows or halves of a record. Views are the task, so evaluation draws
-    them as well.
+    The first view is always augmented by `views`, the second one with probability `view_rate`. The encoder reads the
+    whole record of config.data.crop samples, or `window` samples of it: each view cuts its own from a random start.
+    With `pairs="halves"` (CLOCS, arXiv 2005.13249) the views are the record's two consecutive halves. Predictions are
+    means over the windows or halves of a record. Views are the task, so evaluation draws them as well.
     """
 
     spec: InputSpec
     crop: int
     modality: Literal["ecg", "cmr"]
     encoder: Mapping[str, Any]
-    views: str
+    views: Views
     view_rate: float = 1.0
     pairs: Literal["views", "halves"] = "views"
     window: int | None = None
@@ -50,6 +55,7 @@ class Siamese(abc.ABC):
             raise ValueError(f"config.objective.view_rate is {self.view_rate}; it must lie between 0 and 1.")
         self._check_length()
         jax.eval_shape(self.init, jax.random.key(0))
+        self._augmentation  # noqa: B018  Its own checks.
 
     @property
     def frozen_paths(self) -> tuple[str, ...]:
@@ -85,16 +91,13 @@ class Siamese(abc.ABC):
         return extra
 
     def _views(self, key, x):
-        path = "config.objective.views"
+        preset, rate = self._augmentation, self.view_rate
         if self.pairs == "views":
             length = self.window if self.modality == "ecg" else None
-            return two_views(key, x, preset=self.views, rate=self.view_rate, length=length, path=path)
+            return two_views(key, x, preset=preset, rate=rate, length=length)
         key0, key1 = jax.random.split(key)
         first, second = self._parts(x)
-        return (
-            view_ecg(key0, first, preset=self.views, path=path),
-            view_ecg(key1, second, preset=self.views, rate=self.view_rate, path=path),
-        )
+        return view_ecg(key0, first, preset=preset), view_ecg(key1, second, preset=preset, rate=rate)
 
     def _parts(self, x):
         """Consecutive stretches of a record, each of the length that the encoder reads."""
@@ -119,6 +122,11 @@ class Siamese(abc.ABC):
     @abc.abstractmethod
     def _module(self, encoder: nnx.Module, rngs: nnx.Rngs) -> nnx.Module:
         """The encoder with the heads of the method."""
+
+    @functools.cached_property
+    def _augmentation(self) -> Augmentation:
+        path = "config.objective.views"
+        return choose_views(self.views, self.modality, self.spec, path, length=self._length)
 
     @functools.cached_property
     def _network(self) -> Functional:
@@ -185,17 +193,20 @@ class Compared(Siamese):
         self, params: Tree, embedded: Tree, batch: Batch, key: PRNGKeyArray, *, train: bool
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Loss and metrics of what `embed` made of the whole batch."""
-        del params, key, train
-        return self._compare(*embedded, batch), self._metrics(*embedded)
+        del params, key
+        return self._compare(*embedded, batch, train=train), self._metrics(*embedded)
 
     @abc.abstractmethod
-    def _compare(self, z0, z1, batch):
+    def _compare(self, z0, z1, batch, *, train):
         """The loss on both projections."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimClr(Compared):
     """Contrastive learning against the rest of the batch, by NT-Xent over all 2b views or by InfoNCE across them.
+
+    `supcon` is NT-Xent whose positives are the views of similar subjects too (SupCon, arXiv 2004.11362): who is similar
+    is for `similarity` and `threshold` to say, as in CrossModal. Validation uses NT-Xent, as CrossModal does InfoNCE.
 
     `hidden` is the width between the head's two layers, by default that of the embedding. Recordings of one subject
     are not each other's negatives. `tile` is for batches whose logits do not fit, as in CrossModal; NT-Xent has four
@@ -205,11 +216,21 @@ class SimClr(Compared):
     hidden: int | None = None
     projection: int = 128
     temperature: float = 0.1
-    contrast: Literal["nt_xent", "info_nce"] = "nt_xent"
+    contrast: Literal["nt_xent", "info_nce", "supcon"] = "nt_xent"
+    labels: Sequence[Mapping[str, Any]] = ()
+    similarity: Rule = "data"
+    threshold: float = 0.9
     tile: int | None = None
 
     def __post_init__(self):
         check_tile(self.tile)
+        check_threshold(self.threshold)
+        if self.contrast == "supcon":
+            check_rule(self.similarity, self.labels)
+            if self.tile is not None:
+                raise ValueError(
+                    f"config.objective.tile is {self.tile}, but supcon is computed on whole logits; set it to None."
+                )
         if self.temperature <= 0:
             raise ValueError(f"config.objective.temperature is {self.temperature}; it must be above 0.")
         super().__post_init__()
@@ -220,9 +241,14 @@ class SimClr(Compared):
         head = ProjectionHead(**sizes, dtype=head_dtype(self.encoder), rngs=rngs)
         return Tower(encoder=encoder, head=head)
 
-    def _compare(self, z0, z1, batch):
-        settings = {"pairs": same_subject(batch), "tile": self.tile, "temperature": self.temperature}
-        return contrast(self.contrast, z0, z1, **settings)
+    def _compare(self, z0, z1, batch, *, train):
+        name, pairs = self.contrast, same_subject(batch)
+        if name == "supcon" and train:
+            options = {"rule": self.similarity, "threshold": self.threshold, "contrast": name}
+            pairs = similar_subjects(batch, self.labels, **options)
+        elif name == "supcon":
+            name = "nt_xent"
+        return contrast(name, z0, z1, pairs=pairs, tile=self.tile, temperature=self.temperature)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,5 +270,6 @@ class BarlowTwins(Compared):
         head = MlpHead(**sizes, norm_group=norm_group, dtype=head_dtype(self.encoder), rngs=rngs)
         return Arm(encoder=encoder, head=head)
 
-    def _compare(self, z0, z1, batch):
+    def _compare(self, z0, z1, batch, *, train):
+        del batch, train
         return barlow_twins(z0, z1, off_diagonal=self.off_diagonal, batch_size=self.divisor)

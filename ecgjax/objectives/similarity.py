@@ -1,7 +1,7 @@
 """How alike the subjects of a batch are: what decides who is another's positive or no negative."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,38 @@ from ecgjax.core.precision import wide
 from ecgjax.losses.blockwise import Pairs
 from ecgjax.losses.contrastive import similarity
 from ecgjax.losses.matrix import positives_from_similarity
+
+Rule = Literal["data", "labels"]
+"""By the matrix that config.data.similarity names, or by the cosine of labels."""
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises where no cosine, or every one, would exceed it."""
+    if not -1 <= threshold < 1:
+        raise ValueError(f"config.objective.threshold is {threshold}; it must lie in [-1, 1).")
+
+
+def check_rule(rule: Rule, labels: Sequence[Mapping[str, Any]]) -> None:
+    """Raises where labels shall say who is alike, and there are none."""
+    if rule == "labels" and not labels:
+        raise ValueError(
+            "config.objective.similarity is labels, but the data set has none; choose 'data' and give "
+            "config.data.similarity."
+        )
+
+
+def similar_subjects(
+    batch: Batch, labels: Sequence[Mapping[str, Any]], *, rule: Rule, threshold: float, contrast: str
+) -> Pairs:
+    """Subjects whose similarity exceeds the threshold, and always recordings of one subject."""
+    if rule == "labels":
+        return label_similarity(batch["label"], labels, threshold=threshold) | same_subject(batch)
+    if "similarity" not in batch:
+        raise ValueError(
+            f"config.objective.contrast is {contrast}, which needs to know who is alike; give the matrix of "
+            f"the training subjects as config.data.similarity, or set config.objective.similarity='labels'."
+        )
+    return stored_similarity(batch, threshold=threshold) | same_subject(batch)
 
 
 def same_subject(batch: Batch) -> Pairs:

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ecgjax.augment.views import view_ecg, view_image
+from ecgjax.augment.views import Augmentation, Views, choose_views, view_ecg, view_image
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
@@ -33,10 +33,11 @@ class Supervised:
     labels: Sequence[Mapping[str, Any]]
     modality: Literal["ecg", "cmr"]
     encoder: Mapping[str, Any]
-    views: str = "weak"
+    views: Views = "weak"
 
     def __post_init__(self):
         jax.eval_shape(self.init, jax.random.key(0))
+        self._views  # noqa: B018  Its own checks.
 
     @property
     def frozen_paths(self) -> tuple[str, ...]:
@@ -56,7 +57,7 @@ class Supervised:
         key_view, key_model = jax.random.split(key)
         if train:
             view = view_ecg if m == "ecg" else view_image
-            x = view(key_view, x, preset=self.views, path="config.objective.views")
+            x = view(key_view, x, preset=self._views)
         out, stats = self._model.apply(params[m], extra[m], x, train=train, key=key_model)
         logits, label = out["logits"], batch["label"]
         metrics = {}
@@ -82,6 +83,10 @@ class Supervised:
         """Nothing follows the parameters."""
         del params
         return extra
+
+    @functools.cached_property
+    def _views(self) -> Augmentation:
+        return choose_views(self.views, self.modality, self.spec, "config.objective.views", length=self.crop)
 
     @functools.cached_property
     def _model(self) -> Functional:

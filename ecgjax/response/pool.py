@@ -94,7 +94,6 @@ class Pool:
             length=length,
             crop=crop,
             modalities=("ecg",),
-            columns=tuple(range(len(self.manifest.targets))),
             rows=np.arange(batch_size),
         )
 

@@ -42,6 +42,7 @@ DATA_FIELDS = (
     "batch_size",
     "validation_batch",
     "crop",
+    "reference_crop",
     "modalities",
     "pairing",
     "similarity",
@@ -49,6 +50,8 @@ DATA_FIELDS = (
     "thin",
     "cache",
     "workers",
+    "threads",
+    "prefetch",
 )
 """What its section `data` holds."""
 

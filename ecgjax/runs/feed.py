@@ -49,6 +49,8 @@ def validation_batches(config: Mapping[str, Any], manifest: manifests.Manifest, 
         crop=data["crop"],
         modalities=data["modalities"],
         cache=data["cache"],
+        threads=data["threads"],
+        prefetch=data["prefetch"],
         rows=meshes.process_rows(mesh, size),
     )
 

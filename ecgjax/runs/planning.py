@@ -26,7 +26,7 @@ from ecgjax.runs.planned_step import Request, compile_apart
 _OF_PAIRS = ("cross_modal", "simclr")
 """Objectives whose loss compares every example of the batch with every other."""
 
-_VIEWS = {"nt_xent": 2}
+_VIEWS = {"nt_xent": 2, "supcon": 2}
 """How many views of an example are on either side of the logits; of other contrasts one."""
 
 _NAME_LENGTH = 100

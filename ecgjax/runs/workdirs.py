@@ -13,7 +13,7 @@ from ecgjax.train import checkpoint
 
 _HARMLESS = (
     *("log_every", "validate_every", "save_every", "mesh", "checkpoint", "evaluators", "data.cache"),
-    *("data.workers", "data.validation_batch", "objective.tile"),
+    *("data.workers", "data.threads", "data.prefetch", "data.validation_batch", "objective.tile"),
     # How blocks run: equal to float tolerance.
     *(
         f"objective.{part}.{how}"
@@ -27,6 +27,7 @@ _HARMLESS = (
 _OFF = (
     *(f": absent -> {value}" for value in (None, [], {})),
     *("accumulate: absent -> 1", "grad_cache: absent -> 1", "mesh.slices: absent -> 1"),
+    *("data.reference_crop: absent -> False", "data.threads: absent -> 1", "data.prefetch: absent -> 4"),
     *(
         ".remat: absent -> none",
         ".scan: absent -> 0",

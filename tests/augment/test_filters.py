@@ -61,14 +61,6 @@ def test_a_gaussian_filter_scales_a_tone_by_its_gain(kind, centre, gain):
     np.testing.assert_allclose(got[:, 100:200], gain * tone[:, 100:200], atol=1e-3)
 
 
-@pytest.mark.parametrize(("time", "window"), [(300, 64), (301, 50), (64, 64)])
-def test_power_spectrum_is_welchs(time, window):
-    ecg = jax.random.normal(jax.random.key(4), (2, time)) + 3
-    got = once(ops.power_spectrum, ecg, rate_hz=RATE, window=window)
-    _, want = scipy.signal.welch(np.asarray(ecg, np.float64), RATE, nperseg=window)
-    np.testing.assert_allclose(got, want, atol=1e-5 * want.max())
-
-
 def test_filters_refuse_edges_that_make_no_sense():
     def filtered(kind, *edges):
         return ops.ideal_filter(ECG, kind=kind, edges_hz=edges, rate_hz=RATE)
@@ -85,7 +77,3 @@ def test_filters_refuse_edges_that_make_no_sense():
         ops.gaussian_filter(ECG, kind="low_pass", scale_hz=5.0, centre_hz=5.0, rate_hz=RATE)
     with pytest.raises(ValueError, match=r"Gaussian filter of scale 0\.0 Hz"):
         ops.gaussian_filter(ECG, kind="low_pass", scale_hz=0.0, rate_hz=RATE)
-    with pytest.raises(ValueError, match="power spectrum of 300 samples in windows of 512"):
-        ops.power_spectrum(ECG, rate_hz=RATE, window=512)
-    with pytest.raises(ValueError, match="windows of 65 samples; choose an even number"):
-        ops.power_spectrum(ECG, rate_hz=RATE, window=65)

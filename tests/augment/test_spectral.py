@@ -126,19 +126,3 @@ def test_spec_augment_refuses_what_it_cannot_do():
         cut(window=10)
     with pytest.raises(ValueError, match="windows of 128 samples need more than 64 samples, got 64"):
         cut(window=128)
-
-
-@pytest.mark.parametrize("time", [16, 15])
-def test_fourier_in_and_out(time):
-    ecg = draw(leads=2, time=time)
-    spectrum = np.fft.fft(np.asarray(ecg)) / time
-    stacked = jax.jit(ops.to_fourier)(ecg)
-    order = np.argsort(np.fft.fftfreq(time))
-    np.testing.assert_allclose(stacked, [spectrum.real[:, order], spectrum.imag[:, order]], atol=1e-6)
-    np.testing.assert_allclose(jax.jit(ops.from_fourier)(stacked), ecg, atol=1e-6)
-    interleaved = jax.jit(functools.partial(ops.to_fourier, layout="interleaved"))(ecg)
-    np.testing.assert_array_equal(interleaved[3], stacked[1, 1])
-    np.testing.assert_allclose(jax.jit(ops.from_fourier)(interleaved), ecg, atol=1e-6)
-    half = jax.jit(functools.partial(ops.to_fourier, layout="half"))(ecg)
-    np.testing.assert_allclose(half[0, :, 0], ecg.mean(1), atol=1e-6)
-    assert half.shape == (2, 2, time - time // 2)

@@ -29,7 +29,7 @@ def test_every_start_of_a_crop_is_as_likely_the_last_one_too():
 
 
 def test_a_resized_crop_draws_its_length_then_its_start():
-    outs = over_keys(lambda key: ops.crop_resize(key, RAMP, share=(0.5, 1.0), size=5))[:, 0]
+    outs = over_keys(lambda key: ops.crop_resize(key, RAMP, share=(0.5, 1.0)))[:, 0]
     starts, lengths = outs[:, 0], outs[:, -1] - outs[:, 0] + 1
     found, share = shares(lengths)
     np.testing.assert_array_equal(found, np.arange(8, 16))
@@ -40,7 +40,7 @@ def test_a_resized_crop_draws_its_length_then_its_start():
         np.testing.assert_allclose(share, 1 / (17 - length), atol=0.1)
 
 
-def test_a_resized_crop_keeps_its_length_if_the_share_is_fixed_and_the_size_if_none_is_given():
+def test_a_resized_crop_of_a_fixed_share_keeps_its_length_and_is_stretched_to_the_record():
     outs = over_keys(lambda key: ops.crop_resize(key, RAMP), n=200)
     assert outs.shape == (200, 1, 16)
     np.testing.assert_array_equal(outs[:, 0, -1] - outs[:, 0, 0], 11)
@@ -62,14 +62,7 @@ def test_resizing_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="leaves none"):
         ops.crop_resize(key, RAMP, share=(0.01, 0.5))
     with pytest.raises(ValueError, match="resize to 1 samples"):
-        ops.crop_resize(key, RAMP, size=1)
-
-
-def test_halves_are_consecutive():
-    ecg = jnp.arange(24.0).reshape(2, 2, 6)
-    np.testing.assert_array_equal(jnp.concatenate(ops.halves(ecg), axis=-1), ecg)
-    with pytest.raises(ValueError, match="halves of 5 samples"):
-        ops.halves(ecg[..., 1:])
+        ops.crop_resize_by(RAMP, jnp.array(0), jnp.array(9), size=1)
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from ecgjax.augment.presets import ECG_PRESETS, IMAGE_PRESETS, EcgStrength, ImageStrength
-from ecgjax.augment.views import two_views, view_ecg, view_image
+from ecgjax.augment.views import choose_views, two_views, view_ecg, view_image
+from ecgjax.core.spec import CmrSpec, EcgSpec, InputSpec
 
 ECG = jax.random.normal(jax.random.key(1), (6, 3, 80))
 IMAGE = jax.random.uniform(jax.random.key(1), (6, 16, 16, 3))
+SPEC = InputSpec(
+    EcgSpec(("I", "II", "V1"), 100.0, 80, "mV", {}), CmrSpec(("ES", "mid", "ED"), 16, 16, 4.0, "0 to 1", {})
+)
 CASES = [(view_ecg, ECG, name) for name in ("none", "masked", "contrastive_default")]
 CASES += [(view_image, IMAGE, name) for name in ("none", "weak", "paper", "dvm")]
 
@@ -180,7 +184,57 @@ def test_an_unknown_preset_is_named_with_the_known_ones_and_its_place():
     ):
         view_ecg(jax.random.key(0), ECG, preset="strong")
     with pytest.raises(ValueError, match=r"^objective\.cmr_views: unknown image preset 'strong'"):
-        two_views(jax.random.key(0), IMAGE, preset="strong", path="objective.cmr_views")
+        choose_views("strong", "cmr", SPEC, "objective.cmr_views", length=80)
+
+
+def test_a_config_names_a_preset_or_its_fields_or_steps():
+    assert choose_views("weak", "ecg", SPEC, "objective.views", length=80) == ECG_PRESETS["weak"]
+    fields = {"gamma": [0.5, 2.0], "flip": 1}
+    assert choose_views(fields, "cmr", SPEC, "objective.views", length=80) == ImageStrength(
+        flip=1.0, gamma=(0.5, 2.0)
+    )
+    steps = [{"name": "sign_flip", "probability": 1.0}, {"name": "time_flip", "probability": 1}]
+    turned = apply(view_ecg, ECG, preset=choose_views(steps, "ecg", SPEC, "objective.views", length=80))
+    np.testing.assert_array_equal(turned, -ECG[..., ::-1])
+    mirrored = choose_views(
+        [{"name": "horizontal_flip", "probability": 1.0}], "cmr", SPEC, "objective.views", length=80
+    )
+    np.testing.assert_array_equal(apply(view_image, IMAGE, preset=mirrored), IMAGE[:, :, ::-1])
+    with pytest.raises(
+        ValueError, match=r"^objective\.views\.jiter: no field of views\. Did you mean 'jitter'"
+    ):
+        choose_views({"jiter": 0.1}, "ecg", SPEC, "objective.views", length=80)
+
+
+@pytest.mark.parametrize(
+    ("view", "modality", "flip"), [(view_ecg, "ecg", "sign_flip"), (view_image, "cmr", "horizontal_flip")]
+)
+def test_records_draw_a_chain_for_themselves_apart_from_the_rate(view, modality, flip):
+    """What lets a record through must not tell which steps happen to it."""
+    x = {"ecg": jnp.ones((4000, 1, 2)), "cmr": jnp.broadcast_to(jnp.arange(2.0)[:, None], (4000, 1, 2, 1))}[
+        modality
+    ]
+    plus = {"ecg": {"name": "shift", "padding_s": 0.0}, "cmr": {"name": "random_gamma"}}[modality]
+    steps = [
+        {"name": flip, "probability": 0.5},
+        {**plus, "probability": 0.0},
+        {"name": flip, "probability": 0.3},
+    ]
+    chain = choose_views(steps, modality, SPEC, "objective.views", length=2)
+
+    @jax.jit
+    def both(key):
+        gated = view(key, x, preset=chain, rate=0.5)
+        return gated, view(key, x, preset=chain), view(key, x, preset=chain[:1])
+
+    gated, whole, first = (
+        np.asarray(out).reshape(4000, -1)[:, 0] != np.asarray(x).reshape(4000, -1)[:, 0]
+        for out in both(jax.random.key(0))
+    )
+    np.testing.assert_allclose(first.mean(), 0.5, atol=0.03)
+    np.testing.assert_allclose(whole.mean(), 0.5 * 0.7 + 0.5 * 0.3, atol=0.03)
+    np.testing.assert_allclose(gated.mean(), 0.5 * whole.mean(), atol=0.03)
+    np.testing.assert_allclose((gated & first).mean(), 0.5 * (whole & first).mean(), atol=0.03)
 
 
 def test_two_channels_have_views_without_colour():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ecgjax.data.cohorts.synthetic import draw_parameters
-from ecgjax.data.cohorts.synthetic.ceiling import _auroc, _r2, attainable, strength_sweep
+from ecgjax.data.cohorts.synthetic.ceiling import _auroc, _r2, attainable
 from ecgjax.data.cohorts.synthetic.cohort import TARGETS
 from ecgjax.data.cohorts.synthetic.ecg_parameters import PARAMETERS
 
@@ -11,7 +11,7 @@ QUICK = {"subjects": 3000, "held_out": 1000, "bootstraps": 60}
 
 @pytest.fixture(scope="module")
 def sweep():
-    return strength_sweep((0.0, 1.0), seed=0, **QUICK)
+    return {strength: attainable(seed=0, strength=strength, **QUICK) for strength in (0.0, 1.0)}
 
 
 def test_rows_have_the_results_format_with_the_value_inside_its_interval(sweep):

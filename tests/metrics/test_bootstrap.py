@@ -118,29 +118,47 @@ def test_interval_covers_the_population_value():
     assert 85 <= hits <= 100
 
 
-def test_paired_interval_is_narrower_than_two_separate_ones():
+def test_the_interval_of_a_difference_is_narrower_than_two_separate_ones():
     generator = np.random.default_rng(0)
     truth = generator.normal(size=200)
     a = truth + generator.normal(size=200)
     b = a + 0.2 * (truth - a)
-    paired = bootstrap.paired_interval(truth, a, b, np.arange(200), metric="r2")
+    scored = bootstrap.score_targets(
+        np.stack([truth] * 3, 1), np.stack([a, b, a], 1), np.arange(200), metrics=["r2"] * 3
+    )
+    paired, same = (
+        bootstrap.percentile_interval(
+            scored.value[i] - scored.value[0], scored.draws[:, i] - scored.draws[:, 0], n=200, subjects=200
+        )
+        for i in (1, 2)
+    )
     alone = [bootstrap.interval(truth, x, np.arange(200), metric="r2") for x in (a, b)]
     assert paired.value == pytest.approx(alone[1].value - alone[0].value)
     assert paired.high - paired.low < 0.7 * max(x.high - x.low for x in alone)
-    same = bootstrap.paired_interval(truth, a, a, np.arange(200), metric="r2")
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
-def test_seeds_and_subjects_interval_matches_a_loop():
+def difference(truth, a, b, subject, *, metrics, draws=1000, seed=0):
+    """Mean over targets of `b` minus that of `a`, seeds and subjects resampled together."""
+    settings = {"metrics": metrics, "draws": draws, "seed": seed}
+    a, b = (
+        bootstrap.over_seeds(
+            [bootstrap.score_targets(truth, prediction, subject, **settings) for prediction in row], seed=seed
+        )
+        for row in (a, b)
+    )
+    value, drawn = np.mean(b.value - a.value), np.mean(b.draws - a.draws, axis=1)
+    return bootstrap.percentile_interval(value, drawn, n=len(truth), subjects=len(np.unique(subject)))
+
+
+def test_seeds_and_subjects_are_drawn_together_as_in_a_loop():
     generator = np.random.default_rng(2)
     truth = generator.normal(size=(12, 2))
     truth[:, 1] = truth[:, 1] > 0
     a, b = generator.normal(size=(2, 3, 12, 2)) + truth
     subject = np.arange(12)
     draws, metrics = 30, ["r2", "auroc"]
-    got = bootstrap.seeds_and_subjects_interval(
-        truth, list(a), list(b), subject, metrics=metrics, draws=draws, seed=4
-    )
+    got = difference(truth, list(a), list(b), subject, metrics=metrics, draws=draws, seed=4)
     counts = bootstrap.subject_counts(12, draws=draws, seed=4)
     complete = bootstrap.class_complete(counts, truth[:, 1] == 1, truth[:, 1] == 0, seed=4)
     weights = bootstrap.seed_weights(3, draws=draws, seed=4)
@@ -164,10 +182,7 @@ def test_spread_between_seeds_widens_the_interval():
     a = [truth + noise] * 3
     b = [truth + level * noise for level in (0.5, 0.9, 1.3)]  # One seed falls behind.
     pooled = [truth + 0.95 * noise] * 3
-    wide, narrow = (
-        bootstrap.seeds_and_subjects_interval(truth, a, x, np.arange(300), metrics=["r2"])
-        for x in (b, pooled)
-    )
+    wide, narrow = (difference(truth, a, x, np.arange(300), metrics=["r2"]) for x in (b, pooled))
     assert wide.low < 0 < wide.value
     assert narrow.low > 0
 

@@ -21,6 +21,12 @@ def scored():
     return truth, probability
 
 
+def alone(draws, truth, values):
+    """The metrics of the set itself: of one draw that takes every patient once."""
+    drawn = draws(truth, values, np.ones((1, len(truth))))
+    return {name: value[0] for name, value in drawn.items()} if isinstance(drawn, dict) else drawn[0]
+
+
 def test_youden_is_the_best_of_all_thresholds(scored):
     truth, probability = scored
     found = thresholds.youden(truth, probability)
@@ -40,9 +46,8 @@ def test_youden_of_equals_takes_the_middle_and_of_nothing_nothing():
 
 
 def test_rates_count_what_they_say():
-    truth = np.array([1.0, 1, 1, 0, 0, 0, 0, 1])
-    decision = np.array([1.0, 1, 0, 1, 0, 0, 0, np.nan])
-    assert thresholds.rates(truth, decision) == pytest.approx(
+    truth, decision = np.array([1.0, 1, 1, 0, 0, 0, 0]), np.array([1.0, 1, 0, 1, 0, 0, 0])
+    assert alone(thresholds.rate_draws, truth, decision) == pytest.approx(
         {
             "accuracy": 5 / 7,
             "balanced_accuracy": (2 / 3 + 3 / 4) / 2,
@@ -52,9 +57,9 @@ def test_rates_count_what_they_say():
             "npv": 3 / 4,
         }
     )
-    nobody = thresholds.rates(truth, np.zeros(8))
+    nobody = alone(thresholds.rate_draws, truth, np.zeros(7))
     assert np.isnan(nobody["ppv"])
-    assert nobody["npv"] == 0.5
+    assert nobody["npv"] == 4 / 7
 
 
 def test_rates_of_draws_are_those_of_the_drawn_patients(scored):
@@ -64,13 +69,13 @@ def test_rates_of_draws_are_those_of_the_drawn_patients(scored):
     drawn = thresholds.rate_draws(truth, decision, counts)
     for row, count in enumerate(counts.astype(int)):
         taken = np.repeat(np.arange(40), count)
-        want = thresholds.rates(truth[taken], decision[taken])
+        want = alone(thresholds.rate_draws, truth[taken], decision[taken])
         assert {name: values[row] for name, values in drawn.items()} == pytest.approx(want)
         assert want["ppv"] == pytest.approx(sk.precision_score(truth[taken], decision[taken]))
 
 
 def test_brier_equals_scikit_learn(scored):
-    assert calibration.brier(*scored) == pytest.approx(sk.brier_score_loss(*scored))
+    assert alone(calibration.brier_draws, *scored) == pytest.approx(sk.brier_score_loss(*scored))
 
 
 def test_recalibration_is_the_maximum_of_the_likelihood(scored):
@@ -83,7 +88,7 @@ def test_recalibration_is_the_maximum_of_the_likelihood(scored):
 
     want = scipy.optimize.minimize(loss, [0.0, 1.0], options={"gtol": 1e-8}).x
     large = scipy.optimize.minimize(lambda theta: loss(theta, 1.0), [0.0], options={"gtol": 1e-8}).x
-    found = calibration.recalibration(truth, probability)
+    found = alone(calibration.recalibration_draws, truth, probability)
     assert found["calibration_slope"] == pytest.approx(want[1], abs=1e-5)
     assert found["calibration_intercept"] == pytest.approx(want[0], abs=1e-5)
     assert found["calibration_in_the_large"] == pytest.approx(large[0], abs=1e-5)
@@ -93,7 +98,8 @@ def test_recalibration_recovers_what_was_done_to_calibrated_probabilities():
     generator = np.random.default_rng(1)
     x = generator.normal(size=40_000)
     truth = (generator.random(40_000) < scipy.special.expit(x)).astype(float)
-    found = calibration.recalibration(truth, scipy.special.expit(2 * x + 1))  # Too extreme, and too high.
+    # Too extreme, and too high.
+    found = alone(calibration.recalibration_draws, truth, scipy.special.expit(2 * x + 1))
     assert found["calibration_slope"] == pytest.approx(0.5, abs=0.03)
     assert found["calibration_intercept"] == pytest.approx(-0.5, abs=0.05)
     assert found["calibration_in_the_large"] < 0
@@ -101,9 +107,9 @@ def test_recalibration_recovers_what_was_done_to_calibrated_probabilities():
 
 def test_recalibration_without_a_maximum_is_nan():
     truth = np.array([0.0, 0, 1, 1])
-    separated = calibration.recalibration(truth, np.array([0.1, 0.2, 0.8, 0.9]))
+    separated = alone(calibration.recalibration_draws, truth, np.array([0.1, 0.2, 0.8, 0.9]))
     assert np.isnan(separated["calibration_slope"])
-    flat = calibration.recalibration(truth, np.full(4, 0.25))
+    flat = alone(calibration.recalibration_draws, truth, np.full(4, 0.25))
     assert np.isnan(flat["calibration_slope"])
     assert flat["calibration_in_the_large"] == pytest.approx(np.log(3))
 
@@ -114,7 +120,7 @@ def test_recalibration_draws_are_those_of_the_drawn_patients(scored):
     drawn = calibration.recalibration_draws(truth, probability, counts)
     for row, count in enumerate(counts.astype(int)):
         taken = np.repeat(np.arange(40), count)
-        want = calibration.recalibration(truth[taken], probability[taken])
+        want = alone(calibration.recalibration_draws, truth[taken], probability[taken])
         assert {name: values[row] for name, values in drawn.items()} == pytest.approx(want, abs=1e-6)
 
 

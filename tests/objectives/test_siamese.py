@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_objectives import RESNET, SECTIONS, SPEC, VIT, batch, initial, objective
+from tiny_objectives import LABELS, RESNET, SECTIONS, SPEC, VIT, batch, initial, objective
 
 from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
+from ecgjax.losses.matrix import supcon_views
 from ecgjax.objectives import OBJECTIVES
 from ecgjax.objectives.momentum import average, cosine_momentum
 from ecgjax.train import state as states
@@ -127,6 +128,35 @@ def test_the_halves_of_a_record_are_its_views():
         np.testing.assert_allclose(got[key], (parts[0][key] + parts[1][key]) / 2, atol=1e-5)
 
 
+@pytest.mark.parametrize("rule", ["labels", "data"])
+def test_supcon_draws_the_views_of_similar_subjects_together(rule):
+    fields = {**_fields("simclr halves"), "views": "none", "temperature": 0.5, "labels": LABELS}
+    nt_xent, supcon = (
+        OBJECTIVES["simclr"](
+            spec=SPEC, crop=40, **{**fields, "contrast": name, "similarity": rule, "threshold": 0.5}
+        )
+        for name in ("nt_xent", "supcon")
+    )
+    inputs, key = batch(8), jax.random.key(0)
+    label = np.asarray(inputs["label"], np.float64)
+    standard = np.nan_to_num((label - [60, 0.5]) / [10, 0.5])
+    length = np.maximum(np.linalg.norm(standard, axis=1), 1e-12)
+    alike = standard @ standard.T / np.outer(length, length) > 0.5
+    assert 8 < alike.sum() < 64
+    if rule == "data":
+        rows = np.zeros((8, 20), np.float16)
+        rows[:, :8] = alike
+        inputs["similarity"] = jnp.asarray(rows)
+    params, extra = initial("simclr halves")
+    (z0, z1), _ = supcon.embed(params, extra, inputs, key, train=True)
+    want = supcon_views(z0, z1, positives=jnp.asarray(alike), temperature=0.5)
+    value = supcon.loss(params, extra, inputs, key, train=True)[0]
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    plain, validated = (o.loss(params, extra, inputs, key, train=False)[0] for o in (nt_xent, supcon))
+    np.testing.assert_array_equal(validated, plain)
+    assert abs(float(value - plain)) > 0.01
+
+
 def test_each_view_cuts_its_own_window():
     fields = {**_fields("simclr halves"), "pairs": "views", "views": "none", "window": 20}
     simclr = OBJECTIVES["simclr"](spec=SPEC, crop=40, **fields)
@@ -169,6 +199,9 @@ def test_an_image_head_is_as_wide_inside_as_the_embedding():
         ({"view_rate": 1.5}, "view_rate is 1.5"),
         ({"pairs": "halves", "encoder": {**VIT, "patch": 40}}, "take a multiple of 80"),
         ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"contrast": "supcon", "similarity": "labels"}, "similarity is labels, but the data set has none"),
+        ({"contrast": "supcon", "threshold": 1.0}, r"threshold is 1\.0; it must lie in \[-1, 1\)"),
+        ({"contrast": "supcon", "tile": 4}, "tile is 4, but supcon is computed on whole logits"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(fields, message):

@@ -4,7 +4,7 @@ import fake_runs
 import numpy as np
 import pytest
 
-from ecgjax.metrics.bootstrap import seeds_and_subjects_interval
+from ecgjax.metrics.bootstrap import over_seeds, percentile_interval, score_targets
 from ecgjax.reports.claims import FAILS, HOLDS, OPEN, decide
 from ecgjax.reports.probe_scores import load
 
@@ -29,14 +29,18 @@ def test_the_interval_is_the_hierarchical_bootstrap_of_the_headline_mean(scored)
     (verdict,) = decide([claim("MDM", "MMCL from MDM", metric="auroc")], scored)
     lower, higher = scored.row("MDM").runs, scored.row("MMCL from MDM").runs
     columns = [[c.target for c in lower[0].columns].index(t) for t in ("LVH", "DCM", "MI")]
-    want = seeds_and_subjects_interval(
-        lower[0].truth[:, columns],
-        [run.prediction[:, columns] for run in lower],
-        [run.prediction[:, columns] for run in higher],
-        lower[0].subject,
-        metrics=["auroc"] * 3,
-        draws=200,
+    truth, subject = lower[0].truth[:, columns], lower[0].subject
+    a, b = (
+        over_seeds(
+            [
+                score_targets(truth, run.prediction[:, columns], subject, metrics=["auroc"] * 3, draws=200)
+                for run in runs
+            ]
+        )
+        for runs in (lower, higher)
     )
+    value, drawn = np.mean(b.value - a.value), np.mean(b.draws - a.draws, axis=1)
+    want = percentile_interval(value, drawn, n=300, subjects=150)
     assert dataclasses.astuple(verdict.difference) == pytest.approx(dataclasses.astuple(want))
     assert verdict.by_seed.mean() == pytest.approx(want.value)
     assert np.mean([x.value for x in verdict.by_target.values()]) == pytest.approx(want.value)

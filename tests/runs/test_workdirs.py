@@ -72,24 +72,32 @@ def test_resuming_with_another_config_lists_the_keys_that_differ(trained, make_m
 def test_rhythm_and_evaluators_may_change_on_resume(trained, make_masked_config, capsys):
     config = make_masked_config()
     config.save_every, config.checkpoint.keep, config.data.cache, config.data.workers = 2, 3, False, 1
+    config.data.threads, config.data.prefetch = 2, 8
     assert training.train(config, trained) == 0
     said = capsys.readouterr().err
     assert "resuming with config.save_every: 4 -> 2" in said
     assert "resuming with config.data.workers: 0 -> 1" in said
+    assert "resuming with config.data.threads: 1 -> 2" in said
+    assert "resuming with config.data.prefetch: 4 -> 8" in said
     assert "is trained already" in said
 
 
-def test_a_workdir_from_before_a_field_goes_on_where_the_field_is_off(trained, make_masked_config):
+def test_a_workdir_from_before_a_field_goes_on_where_the_field_is_off(trained, make_masked_config, capsys):
     saved = read_json(trained / "config.json")
-    del saved["data"]["thin"]
+    for name in ("thin", "reference_crop", "threads", "prefetch"):
+        del saved["data"][name]
     write_json(trained / "config.json", saved)
+    capsys.readouterr()
     assert training.train(make_masked_config(), trained) == 0
+    assert "resuming with" not in capsys.readouterr().err
     config = make_masked_config()
+    config.data.reference_crop = True
     with config.data.unlocked():
         config.data.thin = {"LVH": 0.5}
-    with pytest.raises(
-        ValueError, match=r"another config:\n  config\.data\.thin: absent -> \{'LVH': 0\.5\}\n"
-    ):
+    changed = (
+        r"config\.data\.reference_crop: absent -> True\n  config\.data\.thin: absent -> \{'LVH': 0\.5\}\n"
+    )
+    with pytest.raises(ValueError, match=rf"another config:\n  {changed}"):
         training.train(config, trained)
 
 

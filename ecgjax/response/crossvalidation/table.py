@@ -23,10 +23,9 @@ class Table:
     """Makes rows; every value is the mean over repeats, its interval as in `metrics.repeated`.
 
     Metrics: `auroc` and `auprc` (of all patients' out-of-fold scores pooled), `brier`, `calibration_*`; then rates
-    (`metrics.thresholds.RATES`) by how the decision was made: `@youden` (threshold chosen inside the training folds),
-    `@0.5`, and `@rule`. With `_fold_mean` behind their name, AUROC, AUPRC and rates are means of the folds' own.
-    Patients that a contender cannot evaluate are left out of its rows, whose `n` counts the others and whose note says
-    how many.
+    (`metrics.thresholds`) by how the decision was made: `@youden` (threshold chosen inside the training folds), `@0.5`,
+    and `@rule`. With `_fold_mean` behind their name, AUROC, AUPRC and rates are means of the folds' own. Patients that
+    a contender cannot evaluate are left out of its rows, whose `n` counts the others and whose note says how many.
     """
 
     truth: Float[np.ndarray, " n"]

@@ -1,7 +1,6 @@
 """The attainable score: how well any function of the ECG could tell the heart, estimated from below."""
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -29,7 +28,8 @@ def attainable(
     the noise-free parameters. Ridge (or logistic) and gradient boosting are fitted on parameter-only subjects
     of a stream of their own and scored on the last `held_out`; the larger score is the row. A fit can fall
     short of the best function, so a row estimates the bound from below; it also leaves out noise and gain,
-    which lower what an ECG really gives. AUROC of LBBB and AF is 1 by construction.
+    which lower what an ECG really gives. AUROC of LBBB and AF is 1 by construction. At another `strength` hearts and
+    noise stay the same, and 0 is no null: strain, Q waves, LBBB and AF still show.
     Raises ValueError where fewer subjects remain to fit on than to score.
     """
     if not 0 < held_out <= subjects / 2:
@@ -51,16 +51,6 @@ def attainable(
         best = max(predictions, key=lambda prediction: score(scored, prediction))
         rows.append(_row(target, scored, best, bootstraps=bootstraps))
     return rows
-
-
-def strength_sweep(
-    strengths: Sequence[float] = (0.0, 0.5, 1.0, 2.0), *, seed: int, **settings: int
-) -> dict[float, list[dict[str, object]]]:
-    """`attainable` at several strengths of the coupling, same hearts and same noise: strength -> rows.
-
-    Strength 0 is no null: strain, Q waves, LBBB and AF still show.
-    """
-    return {strength: attainable(seed=seed, strength=strength, **settings) for strength in strengths}
 
 
 def _predictions(x: np.ndarray, y: np.ndarray, x_new: np.ndarray, *, binary: bool) -> list[np.ndarray]:
