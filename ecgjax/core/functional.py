@@ -20,7 +20,7 @@ class Functional:
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
         self._make = make
-        module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+        module = nnx.eval_shape(lambda: make(_rngs(jax.random.key(0))))
         self._graph, params, stats, rest = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
         if jax.tree.leaves(rest):
             raise TypeError(
@@ -30,7 +30,7 @@ class Functional:
 
     def init(self, key: PRNGKeyArray) -> tuple[Tree, Tree]:
         """Draws parameters and batch statistics as pure dicts."""
-        _, params, stats = nnx.split(self._make(nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
+        _, params, stats = nnx.split(self._make(_rngs(key)), nnx.Param, nnx.BatchStat)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def apply(
@@ -40,6 +40,28 @@ class Functional:
         module = nnx.merge(self._graph, _fill(self._params, params), _fill(self._stats, stats))
         out = getattr(module, method)(*args, **kwargs)
         return out, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+
+class _Stream(nnx.RngStream):
+    """Gives the keys that flax would give, but counts them in Python.
+
+    A count that is traced is set through `Variable.set_value`, which asks a tracer for its sharding, and jax searches
+    the program so far for what to say of it. That was half of the time to trace the parameters of a ViT, and more the
+    more there are.
+    """
+
+    given = 0
+
+    def __call__(self) -> PRNGKeyArray:
+        key = jax.random.fold_in(self.key[...], self.given)
+        self.given += 1
+        return key
+
+
+def _rngs(key: PRNGKeyArray) -> nnx.Rngs:
+    rngs = nnx.Rngs(params=key)
+    rngs.params = _Stream(key, tag="params")
+    return rngs
 
 
 def _fill(state: nnx.State, tree: Tree) -> nnx.State:

@@ -157,10 +157,10 @@ def assemble(
     return Assembly(mesh, rules, objective, tx, schedule, state, train_step, eval_step)
 
 
-def abstract_batch(config: Mapping[str, Any], data: Data, state: states.TrainState) -> Abstract:
-    """Shapes of a training batch; raises where it lacks a modality that the parameters are there for."""
+def abstract_batch(config: Mapping[str, Any], data: Data, run: Assembly) -> Abstract:
+    """Shapes of a training batch as the loop hands it in; raises where it lacks a modality with parameters."""
     wanted = config["data"]["modalities"]
-    missing = [m for m in ("ecg", "cmr") if m in state.params and m not in wanted]
+    missing = [m for m in ("ecg", "cmr") if m in run.state.params and m not in wanted]
     if missing:
         raise ValueError(
             f"config.data.modalities is {wanted}, but objective {config['objective']['name']} reads {missing} as well."
@@ -182,9 +182,13 @@ def abstract_batch(config: Mapping[str, Any], data: Data, state: states.TrainSta
         shapes["cmr"] = ((size, spec.cmr.height, spec.cmr.width, len(spec.cmr.frames)), "float32")
     if config["data"]["similarity"]:
         shapes["similarity"] = ((size, data.examples), "float32")
-    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    split = meshes.batch_sharding(run.mesh)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=split) for name, (shape, dtype) in shapes.items()
+    }
 
 
-def abstract_key() -> jax.ShapeDtypeStruct:
-    """The shape of the key that a step draws from."""
-    return jax.eval_shape(lambda: jax.random.key(0))
+def abstract_key(run: Assembly) -> jax.ShapeDtypeStruct:
+    """The shape of the key that a step draws from, as the loop hands it in."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=meshes.replicated(run.mesh))

@@ -84,8 +84,8 @@ def compile_here(request: Request) -> Compiled:
     """Lowers the step of `request` and compiles it in this process, or finds the report of an equal one."""
     topology = topologies.parse(request.topology)
     run = assemble(request.config, request.data, devices=compiling.devices(topology))
-    batch = abstract_batch(request.config, request.data, run.state)
-    lowered = run.train_step.lower(run.state, batch, abstract_key())
+    batch = abstract_batch(request.config, request.data, run)
+    lowered = run.train_step.lower(run.state, batch, abstract_key(run))
     report = None
     if request.cache is not None:
         flags = " ".join(os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS"))

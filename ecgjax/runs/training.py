@@ -138,7 +138,7 @@ def _train(
         meta=meta,
         rates=optim.rates(config["optimizer"], run.schedule),
         name=workdir.name,
-        gauge=measuring.gauge(run, abstract_batch(config, data, abstract)),
+        gauge=measuring.gauge(run, abstract_batch(config, data, run)),
         profile=measuring.profile(traced, workdir, step=int(state.step)),
         watchdog=watchdog,
         stopping=stopping,
@@ -184,9 +184,10 @@ def _summary(objective: Objective) -> Callable[[Mapping[str, float]], dict[str, 
 def _check_step(config: Mapping[str, Any], data: Data, run: Assembly, metrics: Mapping[str, str]) -> None:
     """Traces one step on shapes alone, so that what only the loss can know is said before any work.
 
-    `metrics` are names of validation metrics, by the config path that asks for them.
+    The first step takes this trace: shapes and shardings are its own. `metrics` are names of validation metrics, by
+    the config path that asks for them.
     """
-    batch, key = abstract_batch(config, data, run.state), abstract_key()
+    batch, key = abstract_batch(config, data, run), abstract_key(run)
     if metrics:
         seen = {name: array for name, array in batch.items() if name != "similarity"}  # Of training alone.
         means = dict.fromkeys(run.eval_step.eval_shape(run.state, seen, key), 0.0)

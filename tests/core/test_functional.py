@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ecgjax.core import trees
 from ecgjax.core.functional import Functional
 
 
@@ -38,6 +39,20 @@ def test_apply_equals_calling_the_module(functional):
     want = Normed(rngs=nnx.Rngs(params=key))(X)
     got, _ = functional.apply(params, stats, X)
     np.testing.assert_array_equal(got, want)
+
+
+def test_what_is_drawn_is_what_flax_draws():
+    class Drawing(nnx.Module):
+        def __init__(self, *, rngs):
+            self.token = nnx.Param(jax.random.normal(rngs.params(), (2,)))
+            self.bias = nnx.Param(jax.random.normal(rngs.params(), (2,)))
+            self.inner = Normed(rngs=rngs)
+
+    key = jax.random.key(3)
+    want = nnx.to_pure_dict(nnx.state(Drawing(rngs=nnx.Rngs(params=key)), nnx.Param))
+    init = Functional(lambda rngs: Drawing(rngs=rngs)).init
+    for found, _ in (init(key), jax.jit(init)(key)):
+        assert trees.digest(found) == trees.digest(want)
 
 
 def test_trees_are_pure_dicts_of_arrays(functional):

@@ -185,7 +185,7 @@ def test_a_converted_workdir_is_evaluated_and_exported_as_our_own(workdirs, name
     results = read_json(workdirs / name / "results" / "linear_probe" / "0.json")
     assert results["objective"] == ("masked" if name == "mdm" else "encoder")
     settings = {
-        "step": None,
+        "step": "last",
         "crops": 1,
         "keys": None,
         "splits": ["test"],
