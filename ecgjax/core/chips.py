@@ -27,23 +27,16 @@ class Chip:
     usable_bytes: int | None = None
     devices_per_chip: int = 1
     clock_hz: float | None = None
-    links: int | None = None
     link_bandwidth: float | None = None
     torus: Literal[2, 3] | None = None
     wrap: Literal["axis of 16", "whole cubes"] | None = None
     dcn_bandwidth: float | None = None
-    pod: int | None = None
     sources: Mapping[str, str]
 
     @property
     def device_flops(self) -> float:
         """Peak bfloat16 FLOP/s of one device."""
         return self.flops / self.devices_per_chip
-
-    @property
-    def device_hbm_bandwidth(self) -> float:
-        """Bytes per second between one device and its memory."""
-        return self.hbm_bandwidth / self.devices_per_chip
 
     @property
     def assumed(self) -> tuple[str, ...]:
@@ -60,7 +53,7 @@ _WRAP = f"{_BOOK}; MaxText's accelerator map"
 
 def _sources(page: str, **own: str) -> dict[str, str]:
     """Sources of a TPU: the vendor's page unless `own` says otherwise."""
-    published = ("flops", "hbm_bytes", "hbm_bandwidth", "links", "torus", "dcn_bandwidth", "pod")
+    published = ("flops", "hbm_bytes", "hbm_bandwidth", "torus", "dcn_bandwidth")
     lines = dict.fromkeys(published, _GOOGLE + page)
     lines |= {"link_bandwidth": _BOOK, "wrap": _WRAP, "usable_bytes": _USABLE, "clock_hz": _CLOCK}
     return lines | {"devices_per_chip": "jax.experimental.topologies of libtpu 0.0.42.1"} | own
@@ -75,12 +68,10 @@ TPUS: Mapping[str, Chip] = {
         usable_bytes=int(30.75 * GIB),
         hbm_bandwidth=1200e9,
         clock_hz=1.05e9,
-        links=6,
         link_bandwidth=50e9,
         torus=3,
         wrap="whole cubes",
         dcn_bandwidth=25e9 / 4,
-        pod=4096,
         sources=_sources(
             "v4",
             devices_per_chip="both cores as one device (chip_config_name megacore), JAX's default on v4",
@@ -96,12 +87,10 @@ TPUS: Mapping[str, Chip] = {
         usable_bytes=int(15.75 * GIB),
         hbm_bandwidth=819e9,
         clock_hz=1.5e9,
-        links=4,
         link_bandwidth=50e9,
         torus=2,
         wrap="axis of 16",
         dcn_bandwidth=200e9 / 8 / 8,
-        pod=256,
         sources=_sources(
             "v5e",
             link_bandwidth=f"{_GOOGLE}v5e: 400 GB/s over 4 links both ways; {_BOOK} observed 45",
@@ -116,12 +105,10 @@ TPUS: Mapping[str, Chip] = {
         usable_bytes=int(95.74 * GIB),
         hbm_bandwidth=2765e9,
         clock_hz=1.75e9,
-        links=6,
         link_bandwidth=100e9,
         torus=3,
         wrap="whole cubes",
         dcn_bandwidth=50e9 / 8,
-        pod=8960,
         sources=_sources("v5p", link_bandwidth=f"{_GOOGLE}v5p: 1200 GB/s over 6 links both ways"),
     ),
     "v6e": Chip(
@@ -132,12 +119,10 @@ TPUS: Mapping[str, Chip] = {
         usable_bytes=int(31.25 * GIB),
         hbm_bandwidth=1638e9,
         clock_hz=1.75e9,
-        links=4,
         link_bandwidth=100e9,
         torus=2,
         wrap="axis of 16",
         dcn_bandwidth=100e9 / 8,
-        pod=256,
         sources=_sources("v6e", link_bandwidth=f"{_GOOGLE}v6e: 800 GB/s over 4 links both ways"),
     ),
     "tpu7x": Chip(
@@ -149,12 +134,10 @@ TPUS: Mapping[str, Chip] = {
         hbm_bandwidth=7380e9,
         devices_per_chip=2,
         clock_hz=2.2e9,
-        links=6,
         link_bandwidth=100e9,
         torus=3,
         wrap="whole cubes",
         dcn_bandwidth=100e9 / 8,
-        pod=9216,
         sources=_sources(
             "tpu7x",
             link_bandwidth=f"{_GOOGLE}tpu7x: 1200 GB/s over 6 links both ways",

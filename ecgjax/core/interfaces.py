@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -77,8 +76,3 @@ class Summarising(Objective, Protocol):
 
     def summary(self, means: Mapping[str, float]) -> dict[str, float]:
         """What to report instead of the validation's mean metrics; asked on the host."""
-
-
-def abstract(tree: Tree) -> Tree:
-    """Shapes and dtypes of `tree`, without its values."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -62,7 +62,6 @@ def build(
     key: bytes | None = None,
     key_file: epath.PathLike | None = None,
     withdrawn: Iterable[str] = (),
-    cohort_config: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Manifest:
     """Writes shards, `rejects.csv` and, last, the manifest; returns the manifest.
@@ -75,8 +74,8 @@ def build(
     differs.
 
     Without `key` or `key_file` a random key is made in `<directory>/private/key`. `withdrawn` lists raw
-    identifiers of subjects to leave out. `cohort_config` describes the cohort in the fingerprint; where it is
-    None the fields of a dataclass cohort do, or the `settings` of another that has some.
+    identifiers of subjects to leave out. In the fingerprint a cohort is described by its fields where it is a
+    dataclass, else by its `settings` where it has some.
     """
     directory = local_path(directory)
     _check_numbers(examples_per_shard=examples_per_shard, workers=workers, ecg_length=ecg_length)
@@ -109,7 +108,7 @@ def build(
         items, withdrawn_subjects = _items(cohort, withdrawn)
         _check_identifiers(items, secret)
         config = {
-            "cohort": {"name": cohort.name, **_description(cohort, cohort_config), **_notes(cohort)},
+            "cohort": {"name": cohort.name, **_description(cohort), **_notes(cohort)},
             "targets": [dataclasses.asdict(target) for target in cohort.targets],
             "input_spec": recipe.input_spec.to_json(),
             "quality_ecg": dict(recipe.quality_ecg),
@@ -227,9 +226,7 @@ def _hash(items: Sequence[Item], key: bytes) -> str:
     return digest.hexdigest()
 
 
-def _description(cohort: Cohort, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    if given is not None:
-        return dict(given)
+def _description(cohort: Cohort) -> dict[str, Any]:
     if not dataclasses.is_dataclass(cohort):
         return dict(getattr(cohort, "settings", {}))
     values = {field.name: getattr(cohort, field.name) for field in dataclasses.fields(cohort) if field.init}

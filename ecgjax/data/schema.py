@@ -112,16 +112,16 @@ class Schema:
         _HEADER.pack_into(record, 0, MAGIC, VERSION, 0, self.digest, 0, len(payload), zlib.crc32(payload))
         return bytes(record)
 
-    def decode(self, record: bytes, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-        """Returns read-only views into `record`, of all fields or of `names`.
+    def decode(self, record: bytes) -> dict[str, np.ndarray]:
+        """Returns read-only views into `record`, of all fields.
 
         Raises DamagedExampleError, which names what was expected and found.
         """
         self.check(record)
-        return self.views(record, names)
+        return self.views(record)
 
     def views(self, record: bytes, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-        """As `decode`, for a record that was checked before."""
+        """As `decode`, of all fields or of `names`, for a record that was checked before."""
         fields = self.fields if names is None else [self.field(name) for name in names]
         return {
             field.name: np.frombuffer(

@@ -139,14 +139,13 @@ def read_split(
     split: str,
     *,
     names: tuple[str, ...] | None = None,
-    progress: bool = False,
 ) -> dict[str, np.ndarray]:
     """Decodes a whole split into arrays with a leading axis b, of all fields or of `names`."""
     source = ShardSource(directory, manifest, split)
     schema = manifest.schema
     fields = schema.fields if names is None else [schema.field(name) for name in names]
     arrays = {field.name: np.empty((len(source), *field.shape), field.dtype) for field in fields}
-    for i in _bar(range(len(source)), progress, desc=f"read {split}", unit="example"):
+    for i in range(len(source)):
         for name, value in schema.views(source[i], tuple(arrays)).items():
             arrays[name][i] = value
     return arrays

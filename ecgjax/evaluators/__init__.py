@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from ecgjax.evaluators.base import Evaluator
 from ecgjax.evaluators.classes import Classes
 from ecgjax.evaluators.grad_cam import GradCam
 from ecgjax.evaluators.linear_probe import Baselines, LinearProbe
@@ -10,7 +11,7 @@ from ecgjax.evaluators.predictions import Predictions
 from ecgjax.evaluators.reconstruction import Reconstruction
 from ecgjax.evaluators.retrieval import Retrieval
 
-EVALUATORS: Mapping[str, Callable] = {
+EVALUATORS: Mapping[str, Callable[..., Evaluator]] = {
     "baselines": Baselines,
     "classes": Classes,
     "grad_cam": GradCam,

@@ -54,7 +54,7 @@ def write(
     """Writes `embeddings.parquet` and `embeddings.npz` into `directory`; a missing label is null, or NaN in npz.
 
     Columns: subject and record (keyed hashes, hex), split, `label/<target>`, and each prediction key as a
-    fixed-size list of float32.
+    fixed-size list of float32. The npz has the same arrays and needs no pickle.
     """
     metadata = {
         "ecgjax_version": ecgjax.__version__,
@@ -75,13 +75,6 @@ def write(
     )
     write_bytes(npz, buffer.getvalue())
     return parquet, npz
-
-
-def read(path: epath.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads an exported npz, without pickle: the arrays and the metadata."""
-    with np.load(io.BytesIO(epath.Path(path).read_bytes()), allow_pickle=False) as file:
-        arrays = dict(file)
-    return arrays, json.loads(str(arrays.pop(METADATA_KEY)))
 
 
 def _parquet(table: Mapping[str, np.ndarray], targets: Sequence[Target], metadata: str) -> bytes:

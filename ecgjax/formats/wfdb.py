@@ -119,12 +119,6 @@ def parse_header(text: str, *, source: str = "header") -> Header:
     return Header(record, rate_hz, length, signals, comments)
 
 
-def order_leads(recording: Recording, leads: Sequence[str] = LEADS) -> Recording:
-    """Picks rows by lead name, in the order of `leads`, never by position."""
-    rows = _rows(recording.leads, leads, "recording")
-    return dataclasses.replace(recording, signal_mv=recording.signal_mv[rows], leads=tuple(leads))
-
-
 def canonical_lead(name: str) -> str:
     """The spelling of `LEADS` for any case of a standard lead (AVR, avr: aVR); other names unchanged."""
     return _CANONICAL.get(name.strip().lower(), name.strip())
@@ -256,7 +250,9 @@ def _unpack_212(content: UInt8[np.ndarray, "bytes"]) -> Int32[np.ndarray, "n"]:
 
 
 def _verify(header_path: pathlib.Path, signal: Signal, samples: Int32[np.ndarray, "t"]) -> None:
-    way_out = "fetch the record again, or pass verify_checksums=False if the collection's headers are wrong."
+    way_out = (
+        "fetch the record again, or set verify_checksums to False if the headers of all records are wrong."
+    )
     where = f"{header_path.with_name(signal.file)}: lead {signal.lead}"
     if signal.checksum is not None:
         total = int(samples.sum(dtype=np.int64))

@@ -72,11 +72,6 @@ def sigmoid(
     return jnp.mean(jnp.sum(surprise, axis=1))
 
 
-def top_k_accuracy(z0: Float[Array, "b k"], z1: Float[Array, "b k"], *, k: int = 1) -> Float[Array, ""]:
-    """Share of rows of `z0` whose own row of `z1` is among the `k` most similar; ties as in `ranks`."""
-    return share_within(ranks(z0, z1), k=k)
-
-
 def share_within(ranks: Int[Array, "b"], *, k: int) -> Float[Array, ""]:
     """Share of rows that `k` or more others do not precede."""
     return jnp.mean((ranks < k).astype(jnp.float32))

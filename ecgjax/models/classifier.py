@@ -85,10 +85,6 @@ class Classifier(nnx.Module):
             out = {**out, "grad_cam": self._grad_cam(out, rhythm)}
         return {**out, "logits": logits}
 
-    def last_attention(self, x: Float[Array, "b ..."]) -> Float[Array, "b h n n"]:
-        """Attention map of the last block of a Vit."""
-        return self.encoder.last_attention(x)
-
     def _read(self, embedding, rhythm, *, train):
         """Logits; the readout of a probe sees constants."""
         width = 0 if rhythm is None else rhythm.shape[-1]

@@ -22,20 +22,16 @@ def upsample_image(features: Float[Array, "b y x d"], *, factor: int) -> Float[A
 
 
 def upsample_tokens(
-    tokens: Float[Array, "b n d"], *, rows: int, factor: int, across_leads: bool = False
+    tokens: Float[Array, "b n d"], *, rows: int, factor: int
 ) -> Float[Array, "b rows columns d"]:
     """Lead-major patch tokens on their grid, linearly upsampled along time within each row.
 
-    `across_leads` upsamples the tokens as one sequence, as the reference does: there the end of a lead mixes with
-    the start of the next.
+    The reference upsamples them as one row, where the end of a lead mixes with the start of the next.
     """
     b, n, d = tokens.shape
     if n % rows:
         raise ValueError(f"{n} tokens are no whole number of columns for {rows} rows; give the encoder's.")
-    columns = n // rows * factor
-    if across_leads:
-        return _resize(tokens, (b, n * factor, d)).reshape(b, rows, columns, d)
-    return _resize(tokens.reshape(b, rows, n // rows, d), (b, rows, columns, d))
+    return _resize(tokens.reshape(b, rows, n // rows, d), (b, rows, n // rows * factor, d))
 
 
 def importance(
@@ -83,7 +79,9 @@ def received_attention(
 ) -> Float[Array, "b h rows columns"]:
     """Attention that every patch receives, shares of all patches: from the class token, or mean over patch tokens.
 
-    With a mean-pooled encoder the latter is what each patch's value weighs in the pooled output of the block.
+    With a mean-pooled encoder the latter is what each patch's value weighs in the pooled output of the block. The
+    reference plots what one lead's patches receive from each other, and what each patch gives to all: next to nothing,
+    since a row of a softmax map sums to 1.
     `attention` has queries second to last and the class token first.
     """
     b, heads, n, _ = attention.shape
@@ -93,19 +91,6 @@ def received_attention(
     if (n - 1) % rows:
         raise ValueError(f"{n - 1} patches are no whole number of columns for {rows} rows.")
     return received.reshape(b, heads, rows, (n - 1) // rows)
-
-
-def attention_within_lead(
-    attention: Float[Array, "b h n n"], *, rows: int, lead: int = 0
-) -> Float[Array, "b h columns"]:
-    """The reference's attention plot: of one lead's patches among themselves, mean over queries, length 1, softmax.
-
-    Its other plot, attention given by each patch to all patches, carries next to nothing: a row of a softmax map
-    sums to 1. `received_attention` is the one to look at.
-    """
-    columns = (attention.shape[-1] - 1) // rows
-    own = slice(1 + lead * columns, 1 + (lead + 1) * columns)
-    return jax.nn.softmax(_unit(attention[:, :, own, own].mean(2)), axis=-1)
 
 
 def _resize(x: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -20,13 +20,6 @@ def sincos_positions(
     return _with_class_row(np.concatenate(halves, axis=1))
 
 
-def sincos_line(*, positions: int, width: int, frequencies: str = "float64") -> Float[np.ndarray, "n d"]:
-    """One axis of `sincos_positions` alone: a zero row, then sines and cosines of 0 to `positions` - 1."""
-    if width % 2:
-        raise ValueError(f"width {width} is odd; sines and cosines need an even one.")
-    return _with_class_row(_encode(np.arange(positions), width, frequencies))
-
-
 def _encode(position, width, precision):
     if precision not in ("float64", "float32"):
         raise ValueError(f"unknown frequencies {precision!r}; choose from float64, float32.")

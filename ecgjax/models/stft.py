@@ -9,18 +9,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ecgjax.core.precision import wide
 from ecgjax.core.spec import ImageSpec
 
-IMAGES = {
-    "default": {"span": 1024, "win": 128, "hop": 16, "n_fft": 512, "bins": 64, "frames": 64},
-    "short": {"span": 1024, "win": 64, "hop": 8, "n_fft": 256, "bins": 32, "frames": 128},
-    "large": {"span": 1024, "win": 128, "hop": 4, "n_fft": 2048, "bins": 256, "frames": 256},
-}
-"""Settings for 360 Hz, of 2.84 s and the frequencies up to 44 Hz each, which a band-pass of 0.5 to 40 Hz leaves.
-
-`short` halves window (178 ms) and hop (22 ms), for the timing of the QRS complex, at as many pixels as `default`: 256
-points have 129 frequencies, of which 32 lie in that band. `large` is `default` on a grid four times as fine, for
-networks that expect 256 x 256: interpolated, it holds no more than `default`.
-"""
-
 
 def stft_image(
     x: Float[Array, "*b span"], image: ImageSpec

@@ -201,7 +201,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "ullah4": {"widths": (32, 64, 128, 256)},
 }
 """`small` is the default. `ullah4` has the four convolutions and four poolings that Ullah et al. 2020 (Remote Sensing
-12:1685) describe, for images of 256 x 256 (`stft.IMAGES["large"]`); its widths and its norm are ours."""
+12:1685) describe, for images of 256 x 256 (the recipe `mitbih_256`); its widths and its norm are ours."""
 
 RESNET_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "resnet18_2d": {"block": "basic", "depths": (2, 2, 2, 2), "widths": (64, 128, 256, 512)},

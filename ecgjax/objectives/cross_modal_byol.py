@@ -14,7 +14,7 @@ from ecgjax.augment.views import Augmentation, Views, choose_views, view_ecg, vi
 from ecgjax.core.functional import Functional
 from ecgjax.core.interfaces import Aux, Batch, Predictions, Tree
 from ecgjax.core.spec import InputSpec
-from ecgjax.losses.contrastive import top_k_accuracy
+from ecgjax.losses.contrastive import ranks, share_within
 from ecgjax.losses.noncontrastive import simsiam, spread
 from ecgjax.objectives.byol import byol_arm, target_arm
 from ecgjax.objectives.encoders import encoder_factory, head_dtype, head_norm_group
@@ -98,7 +98,7 @@ class CrossModalByol:
         )
         z_ecg, z_cmr = (out[m]["projection"] for m in _MODALITIES)
         metrics = {
-            "top1": top_k_accuracy(z_cmr, z_ecg),
+            "top1": share_within(ranks(z_cmr, z_ecg), k=1),
             "ecg_spread": spread(z_ecg),
             "cmr_spread": spread(z_cmr),
         }

@@ -49,8 +49,9 @@ def condition(
 
     The clip is `clip_sigma` population standard deviations of the whole array, about 0 and not about the
     mean. None leaves a step out. `normalise="range"` takes each lead's median off and divides by the distance of its
-    2.5th and 97.5th percentile. `baseline_lambda` holds at the rate of `signal`: for the same cut-off at
-    another rate see `equivalent_lambda`. Where the reference turns infinities into the largest float, which
+    2.5th and 97.5th percentile. `baseline_lambda` holds at the rate of `signal`: the same cut-off
+    at another rate needs it to grow with the fourth power of the rate (1e7 at 500 Hz is 1.6e4 at 100 Hz), the penalty
+    being on the second difference. Where the reference turns infinities into the largest float, which
     leaves nothing of the record, this raises; `check` refuses such records earlier.
     """
     if np.isinf(signal).any():
@@ -127,15 +128,6 @@ def asymmetric_baseline(
         weight[changed] = new
         baseline[changed] = _solve(bands, new, signal[changed], f"lambda {lam} and p {p}")
     return baseline
-
-
-def equivalent_lambda(lam: float, *, from_hz: Rate, to_hz: Rate) -> float:
-    """The `baseline_lambda` of the same cut-off at another rate: it grows with the fourth power of the rate.
-
-    The penalty is on the second difference, so the response is 1 / (1 + lam (2 pi f / rate)^4) for f << rate:
-    1e7 at 500 Hz is 1.6e4 at 100 Hz.
-    """
-    return lam * (to_hz / from_hz) ** 4
 
 
 def resample(signal: Float[np.ndarray, "l t"], from_hz: Rate, to_hz: Rate) -> Float[np.ndarray, "l t2"]:

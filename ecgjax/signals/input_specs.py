@@ -45,7 +45,7 @@ def cmr_spec(
     if conditioning is None:
         return None
     conditioning = complete(cmr_signals.three_phases, conditioning, "conditioning_cmr")
-    return CmrSpec(("ES", "mid", "ED"), height, width, float(pixel_mm), "0 to 1", conditioning)
+    return CmrSpec(cmr_signals.FRAMES, height, width, float(pixel_mm), "0 to 1", conditioning)
 
 
 def complete(function: Callable, given: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -11,25 +11,11 @@ from ecgjax.signals.notches import lead_qrs
 from ecgjax.signals.qrs import representative_beat
 from ecgjax.signals.vcg import KORS, qrs_area_uvs, qrs_vector_uvs, rows_of
 
-NAMES = (
-    "ecg_qrs_ms",
-    "ecg_qrs_area_uvs",
-    "ecg_axis_deg",
-    "ecg_pr_ms",
-    "ecg_rate_bpm",
-    "ecg_r_peak_time_v5_ms",
-    "ecg_r_peak_time_v6_ms",
-    "ecg_notched_leads",
-    "ecg_lbbb_strauss",
-    "ecg_lbbb_aha",
-    "ecg_lbbb_esc",
-)
-
 
 def measure(
     signal_mv: Float[np.ndarray, "l t"], rate_hz: Rate, *, female: bool | None, leads: Sequence[str] = LEADS
 ) -> dict[str, float]:
-    """The classical measures (`NAMES`) of one recording of 0.05 to 150 Hz, from 250 Hz.
+    """The classical measures of one recording of 0.05 to 150 Hz, from 250 Hz.
 
     `leads` names the rows; the eight independent ones are read, and aVL and aVF follow from I and II. Flags are
     0 or 1. NaN: not evaluable (no P wave, no R, a sex that is not known where Strauss' answer hangs on it).

@@ -2,7 +2,7 @@
 
   python tests/benchmarks/stft.py              # half a minute on two cores
 
-A row is one of the images in `models.stft.IMAGES`, float32 on one CPU device, a batch of --batch. `product` is
+A row is one of the images in configs/prepare.py, float32 on one CPU device, a batch of --batch. `product` is
 `models.stft.stft_image`; `fft` gathers the windows and takes `jnp.fft.rfft` of each, zero-padded to all its points.
 `encoder` is the default StftCnn from the signal on, evaluated. Times are the median of --runs runs. Exit code 1 where
 the two images differ by more than 1e-4, or the product is the slower of both.
@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from configs.prepare import IMAGES
 from ecgjax.core.spec import ImageSpec
-from ecgjax.models.stft import IMAGES, stft_image
+from ecgjax.models.stft import stft_image
 from ecgjax.models.stft_cnn import StftCnn
 
 

@@ -1,5 +1,6 @@
 import pathlib
 import pickle
+import re
 
 import crt_files
 import numpy as np
@@ -10,6 +11,7 @@ from ecgjax.data.cohorts.base import RejectedError
 from ecgjax.data.cohorts.crt import CrtCohort
 from ecgjax.data.cohorts.crt.columns import MEASURES, TARGETS
 from ecgjax.data.shards import read_split
+from ecgjax.formats.recording import LEADS
 
 COLUMN = {target.name: i for i, target in enumerate(TARGETS)}
 
@@ -80,6 +82,21 @@ def test_a_prepared_directory_says_who_was_in_the_table(prepared):
     assert said["deaths"] == "nonresponder"
     assert said["notes"][0].startswith("6 patients with 7 recordings, before any is rejected: 3 responders")
     assert said["table"] == cohort.settings["table"]
+
+
+def test_wrong_checksums_are_rejected_unless_the_config_says_that_all_are_wrong(tmp_path):
+    rows = crt_files.patients()
+    crt_files.write_record(tmp_path / rows[0]["record"], crt_files.ecg())
+    header = (tmp_path / rows[0]["record"]).with_suffix(".hea")
+    wrong = [re.sub(r" -?\d+ 0 (\w+)$", r" 7 0 \1", line) for line in header.read_text().splitlines()]
+    header.write_text("\n".join(wrong))
+    cohort, trusting = (cohort_of(tmp_path, rows, **given) for given in ({}, {"verify_checksums": False}))
+    with pytest.raises(RejectedError, match="set verify_checksums to False"):
+        cohort.load(cohort.items()[0])
+    assert trusting.load(trusting.items()[0]).ecg.leads == LEADS
+    # Data sets made before there was a choice keep their fingerprint.
+    assert "verify_checksums" not in cohort.settings
+    assert trusting.settings["verify_checksums"] is False
 
 
 def test_labels_are_the_tables_and_the_recordings(prepared):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ecgjax.formats import wfdb
-from ecgjax.formats.recording import LEADS, Recording
 from ecgjax.formats.wfdb import WfdbError
 
 
@@ -152,22 +151,19 @@ def test_lead_names_are_canonical():
     assert [wfdb.canonical_lead(name) for name in names] == want
 
 
-def test_order_leads_goes_by_name():
-    rng = np.random.default_rng(0)
-    signal = rng.standard_normal((12, 5))
-    shuffled = rng.permutation(12)
-    recording = Recording(signal[shuffled], 100.0, tuple(LEADS[i] for i in shuffled))
-    got = wfdb.order_leads(recording)
-    np.testing.assert_array_equal(got.signal_mv, signal)
-    assert got.leads == LEADS
-    np.testing.assert_array_equal(wfdb.order_leads(recording, ("V2", "I")).signal_mv, signal[[7, 0]])
+def test_leads_are_chosen_by_name(tmp_path, samples):
+    path = write_record(tmp_path, samples, leads=["V1", "avr", "II"])
+    got = wfdb.read(path, leads=("II", "aVR"))
+    np.testing.assert_allclose(got.signal_mv, samples[[2, 1]] / 1000)
+    assert got.leads == ("II", "aVR")
 
 
-def test_order_leads_names_what_is_missing_or_double():
-    with pytest.raises(ValueError, match=r"\['V3'\] are missing, there are \['I', 'II'\]"):
-        wfdb.order_leads(Recording(np.zeros((2, 5)), 100.0, ("I", "II")), ("II", "V3"))
+def test_leads_that_are_missing_or_double_are_named(tmp_path, samples):
+    path = write_record(tmp_path, samples, leads=["I", "II", "I"])
+    with pytest.raises(ValueError, match=r"\['V3'\] are missing, there are \['I', 'II', 'I'\]"):
+        wfdb.read(path, leads=("II", "V3"))
     with pytest.raises(ValueError, match=r"\['I'\] occur more than once"):
-        wfdb.order_leads(Recording(np.zeros((2, 5)), 100.0, ("I", "I")), ("I",))
+        wfdb.read(path, leads=("I",))
 
 
 def test_other_signals_are_refused_unless_leads_are_chosen(tmp_path, samples):

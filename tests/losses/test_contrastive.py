@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgjax.losses.contrastive import info_nce, nt_xent, sigmoid, top_k_accuracy, unit
+from ecgjax.losses.contrastive import info_nce, nt_xent, ranks, share_within, sigmoid, unit
 
 
 def draw(b=16, k=8):
@@ -129,17 +129,17 @@ def test_bfloat16_projections_are_compared_in_float32():
 
 
 @pytest.mark.parametrize(("k", "want"), [(1, 0.5), (2, 0.75), (4, 1.0)])
-def test_top_k_accuracy_by_hand(k, want):
+def test_retrieval_among_the_nearest_by_hand(k, want):
     z0 = jnp.eye(4)
     # Rows 0 and 1 find themselves first, row 2 second, row 3 fourth.
     rows = [[0.9, 0.1, 0.3, 0.4], [0.2, 0.9, 0.2, 0.3], [0.1, 0.2, 0.8, 0.5], [0.1, 0.1, 0.85, 0.05]]
     similarity = np.array(rows)
     z1 = jnp.asarray(similarity.T / np.linalg.norm(similarity.T, axis=1, keepdims=True))
     order = np.asarray(z0 @ z1.T)
-    ranks = [(order[i] > order[i, i]).sum() for i in range(4)]
-    assert np.mean([rank < k for rank in ranks]) == want
-    np.testing.assert_allclose(top_k_accuracy(z0, z1, k=k), want)
+    before = [(order[i] > order[i, i]).sum() for i in range(4)]
+    assert np.mean([rank < k for rank in before]) == want
+    np.testing.assert_allclose(share_within(ranks(z0, z1), k=k), want)
 
 
 def test_a_collapsed_encoder_retrieves_nothing():
-    assert float(top_k_accuracy(jnp.ones((8, 4)), jnp.ones((8, 4)))) == 0
+    assert float(share_within(ranks(jnp.ones((8, 4)), jnp.ones((8, 4))), k=1)) == 0

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.signal import stft
 
+from configs.prepare import IMAGES
 from ecgjax.core.spec import ImageSpec
-from ecgjax.models.stft import IMAGES, mask_bands, stft_image
+from ecgjax.models.stft import mask_bands, stft_image
 from ecgjax.signals.stft import log_image
 
 PLAIN = {"mean": 0.0, "std": 1.0}

@@ -6,8 +6,9 @@ from filled import build
 from flax import nnx
 from test_encoders import IMAGE, LEAD
 
+from configs.prepare import IMAGES
 from ecgjax.core.spec import EcgSpec, ImageSpec, InputSpec
-from ecgjax.models.stft import IMAGES, stft_image
+from ecgjax.models.stft import stft_image
 from ecgjax.models.stft_cnn import StftCnn, StftResNet, StftVit
 from ecgjax.objectives.encoders import encoder_factory
 

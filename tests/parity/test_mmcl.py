@@ -109,9 +109,9 @@ def localised(towers, cmr, ecg, image_shape, config):
     leads, length = config["input_size"][1:]
     options = {"temperature": config["temp"]}
     cmr_local = towers.cmr.head(maps.upsample_image(cmr["map"], factor=config["upsample_factor_img"]))
-    tokens = maps.upsample_tokens(
-        ecg["local_tokens"], rows=leads, factor=config["upsample_factor_ecg"], across_leads=True
-    )
+    # As one row, where the end of a lead mixes with the start of the next.
+    tokens = maps.upsample_tokens(ecg["local_tokens"], rows=1, factor=config["upsample_factor_ecg"])
+    tokens = tokens.reshape(len(tokens), leads, -1, tokens.shape[-1])
     ecg_local = towers.ecg.head(tokens)
     image = maps.importance(cmr_local, ecg["projection"], **options)
     signal = maps.importance(ecg_local, cmr["projection"], **options)
@@ -129,6 +129,13 @@ def localised(towers, cmr, ecg, image_shape, config):
     }
 
 
+def attention_within_lead(attention, *, rows):
+    """The reference's plot: of the first lead's patches among themselves, mean over queries, length 1, softmax."""
+    own = slice(1, 1 + (attention.shape[-1] - 1) // rows)
+    received = attention[:, :, own, own].mean(2)
+    return jax.nn.softmax(received / jnp.linalg.norm(received, axis=-1, keepdims=True), axis=-1)
+
+
 def test_features_projections_and_maps(setting):
     golden, graphdef, params, stats, image, ecg = setting
     config = golden.meta["hparams"]
@@ -140,7 +147,7 @@ def test_features_projections_and_maps(setting):
         out = {"img": towers.cmr(image, train=False), "ecg": towers.ecg(ecg, train=False)}
         got = {f"eval/{name}_feat": value["embedding"] for name, value in out.items()}
         got |= {f"eval/z_{name}": value["projection"] for name, value in out.items()}
-        attention = maps.attention_within_lead(
+        attention = attention_within_lead(
             towers.ecg.encoder.last_attention(ecg), rows=config["input_size"][1]
         )
         got["loc/attn_lead0_full"] = maps.resize_time(attention, length=config["input_size"][2])

@@ -9,6 +9,7 @@ import optax
 import pytest
 from formula import Golden, fill_by_formula, fill_from_state, get, path_of, put
 
+from ecgjax.core.functional import Functional
 from ecgjax.core.spec import EcgSpec, InputSpec
 from ecgjax.models.mae import block_masking_from_noise, kept_tokens, masking_from_noise
 from ecgjax.models.posemb import sincos_positions
@@ -115,9 +116,8 @@ def test_embedding_logits_and_attention(golden):
         params, extra = initial(golden, tuned, short)
 
         def forward(params, extra, inputs, tuned=tuned):
-            attention, _ = tuned._model.apply(
-                params["ecg"], extra["ecg"], inputs["ecg"], method="last_attention"
-            )
+            encoder = Functional(tuned._encoder)
+            attention, _ = encoder.apply(params["ecg"]["encoder"], {}, inputs["ecg"], method="last_attention")
             return tuned.predict(params, extra, inputs), attention
 
         out, attention = jax.jit(forward)(params, extra, batch(golden))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecgjax.formats import wfdb, wfdb_annotations
-from ecgjax.formats.recording import Recording
+from ecgjax.formats.recording import LEADS, Recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ def ludb(shared_data) -> dict[str, Marked]:
 
 
 def marked(path) -> Marked:
-    recording = wfdb.order_leads(wfdb.read(path))
+    recording = wfdb.read(path, leads=LEADS)
     qrs, p = [], []
     for lead in recording.leads:
         found = wfdb_annotations.read_annotations(path.with_suffix(f".{lead.lower()}"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ecgjax.formats import wfdb
+from ecgjax.formats.recording import LEADS
 from ecgjax.signals import features
 
 RATE = 500
@@ -190,7 +191,7 @@ def test_hand_features_tell_normal_from_abnormal(shared_data):
 
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))[::2]
-    signals = [wfdb.order_leads(wfdb.read(path.parent / row["filename_lr"])).signal_mv for row in rows]
+    signals = [wfdb.read(path.parent / row["filename_lr"], leads=LEADS).signal_mv for row in rows]
     normal = np.array(["'NORM'" in row["scp_codes"] for row in rows])
     fit = np.array([float(row["patient_id"]) % 2 == 0 for row in rows])
     for function, floor in ((features.hand_features, 0.83), (features.spectral_features, 0.8)):

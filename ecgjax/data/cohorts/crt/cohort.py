@@ -45,7 +45,8 @@ class CrtCohort:
     Where a patient has a response both given and derived and they differ, `on_disagreement` refuses the table, naming
     the lines, or takes one of the two. ECGs of paced hearts are rejected: spikes tell that the device is in, and so the
     outcome's timing. `inclusion` says in words who came into the table; reports print it beside the guidelines, which
-    are easily beaten where they themselves chose the patients.
+    are easily beaten where they themselves chose the patients. `verify_checksums` False takes recordings whose headers
+    hold wrong sums, as some programs write them.
     """
 
     name = "crt"
@@ -62,8 +63,10 @@ class CrtCohort:
         on_disagreement: Literal["refuse", "given", "derived"] = "refuse",
         inclusion: str | None = None,
         ignore: Sequence[str] = (),
+        verify_checksums: bool = True,
     ):
         path = pathlib.Path(table)
+        self._verify_checksums = verify_checksums
         self._directory = pathlib.Path(directory) if directory is not None else path.parent
         self._table = read_table(path, ignore=ignore)
         given, derived = _responses(self._table, response, strict, deaths)
@@ -90,6 +93,7 @@ class CrtCohort:
             "on_disagreement": on_disagreement,
             "disagreements": len(differing),
             "inclusion": inclusion,
+            **({} if verify_checksums else {"verify_checksums": False}),
             "taken_as_given": int(np.sum(np.isnan(derived) & ~np.isnan(known))),
             **_counts(self._table, known),
         }
@@ -108,7 +112,9 @@ class CrtCohort:
         if clinical.get("paced") == 1:
             raise UnusableError("paced", f"{item.record}: the table says that the rhythm was paced")
         try:
-            recording = wfdb.read(self._directory / item.record, leads=LEADS)
+            recording = wfdb.read(
+                self._directory / item.record, leads=LEADS, verify_checksums=self._verify_checksums
+            )
         except ValueError as error:
             raise RejectedError(str(error)) from error
         response = {RESPONSE.name: float(self._response[position])}

@@ -25,8 +25,10 @@ class SyntheticCrtCohort:
     A latent dyssynchrony, standard normal, is all that ECG and response share. It drives the share of left bundle
     branch block (V1, axis, T), notches, QRS width and so the QRS area; a patient responds with probability
     sigmoid(a + b dyssynchrony), a and b such that the response has this `prevalence` and that the best possible
-    classifier has this `auc` (`bayes_auc`). `null` leaves everything but the response as it is and draws that by
-    itself. `missing` is the share of missing clinical values, `deaths` that of non-responders who die before follow-up.
+    classifier has this `auc`: that of the latent itself, which nothing made of an ECG can beat in expectation and which
+    the noise-free parameters of the ECG hold unchanged. `null` leaves everything but the response as it is and draws
+    that by itself. `missing` is the share of missing clinical values, `deaths` that of non-responders who die before
+    follow-up.
     """
 
     patients: int = 200
@@ -68,14 +70,6 @@ class SyntheticCrtCohort:
     def response(self) -> Response:
         """What dyssynchrony has to do with response."""
         return response_of(0.5 if self.null else self.auc, self.prevalence)
-
-    def bayes_auc(self) -> float:
-        """The AUC for response of the latent itself, which nothing made of an ECG can beat in expectation.
-
-        The noise-free ECG parameters hold the latent unchanged (`patients.block_share`), so that an ideal reader of
-        the ECG comes close.
-        """
-        return self.response().bayes_auc()
 
     def items(self) -> Sequence[Item]:
         """The records of every patient."""

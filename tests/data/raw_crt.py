@@ -5,10 +5,10 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 
+import crt_files
 import numpy as np
 
 from ecgjax.data.cohorts.synthetic_crt.cohort import SyntheticCrtCohort
-from ecgjax.formats import wfdb_writer
 
 TABLE = "cohort.csv"
 
@@ -34,7 +34,7 @@ COLUMNS: Mapping[str, Callable[[Mapping[str, float]], str]] = {
 
 
 def write_raw(cohort: SyntheticCrtCohort, directory: str | os.PathLike) -> pathlib.Path:
-    """Writes a record an item, 16 bits of 1 uV, and a line an item in the table; returns the table's path."""
+    """Writes a record an item, and a line an item in the table; returns the table's path."""
     directory = pathlib.Path(directory)
     (directory / "records").mkdir(parents=True, exist_ok=True)
     with open(directory / TABLE, "w", newline="") as file:
@@ -44,7 +44,7 @@ def write_raw(cohort: SyntheticCrtCohort, directory: str | os.PathLike) -> pathl
             columns = cohort.patient(index).columns
             for record in range(cohort.records):
                 path = f"records/p{index:04d}_{record}"
-                wfdb_writer.write(directory / path, cohort.recording(index, record))
+                crt_files.write_record(directory / path, cohort.recording(index, record).signal_mv)
                 cells = (write(columns) for write in COLUMNS.values())
                 writer.writerow((f"p{index:04d}", path, *cells))
     return directory / TABLE
