@@ -66,8 +66,11 @@ class BatchNorm(nnx.Module):
                     "norm='group'."
                 )
             unbiased = batch_var * (n / (n - 1))
-            self.mean[...] = MOMENTUM * mean + (1 - MOMENTUM) * _over_groups(batch_mean)
-            self.var[...] = MOMENTUM * var + (1 - MOMENTUM) * _over_groups(unbiased)
+            # Not `self.mean[...] = `: flax asks a traced value for its sharding, and jax writes, for an error that
+            # nobody reads, where the value comes from, out of the whole program so far; most of tracing a ResNet-50.
+            for kept, now in ((self.mean, _over_groups(batch_mean)), (self.var, _over_groups(unbiased))):
+                moved = MOMENTUM * kept[...] + (1 - MOMENTUM) * now
+                kept.set_value(moved.astype(kept[...].dtype))
             mean, var = batch_mean, batch_var
         scale = jax.lax.rsqrt(var + self.epsilon)
         if self.affine:
