@@ -9,5 +9,6 @@ ecgjax_install "dev,raw,plan"
 ruff format --check .
 ruff check .
 lint-imports
+export OMP_NUM_THREADS=1 # Every core has a worker of its own; threads of BLAS would fight over them.
 # In the order of their names: the few long tests of runs/ would come last by the number of tests, on one core.
 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" "$@"

@@ -11,7 +11,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of what tests cost, and hardly any is about what XLA optimises; those ask for it (`optimised`).
 # Its newer emitter of fused kernels takes two to four times as long over a step as the older, which rounds otherwise.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-_FLAGS = {"xla_force_host_platform_device_count": "8", "xla_cpu_use_fusion_emitters": "false"}
+# Threads that generate code in parallel only cost where every core has a worker of its own.
+_FLAGS = {
+    "xla_force_host_platform_device_count": "8",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
 _GIVEN = os.environ.get("XLA_FLAGS", "")
 _MISSING = [f"--{name}={value}" for name, value in _FLAGS.items() if name not in _GIVEN]
 os.environ["XLA_FLAGS"] = " ".join([_GIVEN, *_MISSING]).strip()

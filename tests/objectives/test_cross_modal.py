@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_objectives import LABELS, RESNET, SPEC, TOWERS, batch
+from tiny_objectives import LABELS, RESNET, SPEC, TOWERS, batch, filled
 
 from ecgjax.core import mesh as meshes
 from ecgjax.core import trees
@@ -15,41 +15,38 @@ from ecgjax.objectives.cross_modal import CrossModal
 from ecgjax.train import optim, state, step
 
 KEY = jax.random.key(3)
+SMALL = {**RESNET, "depths": (1,), "widths": (8,)}
 FIELDS = {k: v for k, v in TOWERS.items() if k != "name"}
-FIELDS |= {"cmr": {**RESNET, "norm": "group"}, "ecg_views": "none", "cmr_views": "none"}
-BATCH_NORM = {**RESNET, "norm": "batch"}
+FIELDS |= {"cmr": {**SMALL, "norm": "group"}, "ecg_views": "none", "cmr_views": "none"}
+BATCH_NORM = {**SMALL, "norm": "batch"}
 
 
 def make(**changes):
     return CrossModal(spec=SPEC, crop=40, labels=LABELS, **{**FIELDS, **changes})
 
 
-@functools.cache
-def drawn(objective_fields=()):
-    """Initial values; equal encoders are drawn alike whatever the loss."""
-    return jax.jit(make(**dict(objective_fields)).init)(jax.random.key(0))
-
-
-def loss(objective, inputs, *, train=True, given=None):
-    params, extra = drawn() if given is None else given
-    value, aux = jax.jit(functools.partial(objective.loss, train=train))(params, extra, inputs, KEY)
-    return float(value), {name: float(x) for name, x in aux.metrics.items()}
-
-
-def predictions(objective, given, inputs, *keys):
-    """Some of the predictions; what is not asked for is not computed."""
-
-    @jax.jit
-    def ask(params, extra, inputs):
-        out = objective.predict(params, extra, inputs)
-        return [out[key] for key in keys]
-
-    return ask(*given, inputs)
+@pytest.fixture(scope="module")
+def drawn():
+    return filled(make())
 
 
 @pytest.fixture(scope="module")
-def projections():
-    return predictions(make(), drawn(), batch(), "cmr/projection", "ecg/projection")
+def projections(drawn):
+    """Projections of both modalities of a batch."""
+    predict = make().predict
+    out = jax.jit(lambda *given: [predict(*given)[f"{m}/projection"] for m in ("cmr", "ecg")])
+    return out(*drawn, batch())
+
+
+def comparing(objective):
+    """The contrast of projections as in training."""
+
+    @jax.jit
+    def compare(projections, inputs, key=KEY):
+        z_cmr, z_ecg = projections
+        return objective.compare({}, {"cmr": z_cmr, "ecg": z_ecg}, inputs, key, train=True)[0]
+
+    return compare
 
 
 @pytest.fixture(scope="module")
@@ -70,39 +67,50 @@ def test_a_contrast_takes_who_is_alike_from_the_stored_matrix(contrast, projecti
     inputs, alike = stored
     who = {"positives": alike} if contrast == "supervised_contrastive" else {"similar": alike}
     want = getattr(matrix, contrast)(*projections, **who, temperature=0.2)
+    got = comparing(make(contrast=contrast, threshold=0.8))(projections, inputs)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("contrast", "plain"), [("supervised_contrastive", "info_nce"), ("nt_xent", "nt_xent")]
+)
+def test_the_loss_compares_projections_and_validation_knows_nobody_alike(
+    contrast, plain, drawn, projections, stored
+):
     objective = make(contrast=contrast, threshold=0.8)
-    np.testing.assert_allclose(loss(objective, inputs)[0], want, rtol=1e-5)
-    # The validation split has no rows in the matrix.
-    plain = contrastive.info_nce(*projections, temperature=0.2)
-    np.testing.assert_allclose(loss(objective, batch(), train=False)[0], plain, rtol=1e-5)
+
+    @jax.jit
+    def both(params, extra, trained, validated):  # The validation split has no rows in the matrix.
+        return [
+            objective.loss(params, extra, inputs, KEY, train=train)[0]
+            for inputs, train in ((trained, True), (validated, False))
+        ]
+
+    got, validated = both(*drawn, stored[0], batch())
+    np.testing.assert_allclose(got, comparing(objective)(projections, stored[0]), rtol=1e-5)
+    want = getattr(contrastive, plain)(*projections, temperature=0.2)
+    np.testing.assert_allclose(validated, want, rtol=1e-5)
+    if contrast == plain:
+        np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_k_positive_draws_among_who_is_alike(projections, stored):
     inputs, alike = stored
     everyone = matrix.k_positive(*projections, mask=alike, temperature=0.2)
     objective = make(contrast="k_positive", threshold=0.8, positives=16)
-    np.testing.assert_allclose(loss(objective, inputs)[0], everyone, rtol=1e-5)
-    few = make(contrast="k_positive", threshold=0.8, positives=2)
-    run = jax.jit(functools.partial(few.loss, train=True))
-    values = {float(run(*drawn(), inputs, jax.random.key(i))[0]) for i in range(4)}
-    assert len(values) == 4
+    np.testing.assert_allclose(comparing(objective)(projections, inputs), everyone, rtol=1e-5)
+    few = comparing(make(contrast="k_positive", threshold=0.8, positives=2))
+    assert len({float(few(projections, inputs, jax.random.key(i))) for i in range(4)}) == 4
 
 
 def test_k_positive_can_draw_and_divide_as_released(projections, stored):
     inputs, _ = stored
-    released = make(contrast="k_positive", threshold=0.8, positives=2, positives_among="count")
-    run = jax.jit(functools.partial(released.loss, train=True))
-    values = [float(run(*drawn(), inputs, jax.random.key(i))[0]) for i in range(8)]
+    released = comparing(make(contrast="k_positive", threshold=0.8, positives=2, positives_among="count"))
+    values = [float(released(projections, inputs, jax.random.key(i))) for i in range(8)]
     # Of each row the own pair and at most one column more, over b (k - 1) with the mean over rows on top.
     own = matrix.k_positive(*projections, mask=jnp.eye(16, dtype=bool), temperature=0.2, divisor=16)
     assert all(value >= float(own) for value in values)
     assert len(set(values)) > 1
-
-
-def test_nt_xent_is_trained_and_validated(projections):
-    want = contrastive.nt_xent(*projections, temperature=0.2)
-    for train in (True, False):
-        np.testing.assert_allclose(loss(make(contrast="nt_xent"), batch(), train=train)[0], want, rtol=1e-5)
 
 
 def test_labels_say_who_is_alike(projections):
@@ -115,7 +123,7 @@ def test_labels_say_who_is_alike(projections):
     assert alike.sum() > 16
     want = matrix.remove_false_negatives(*projections, similar=jnp.asarray(alike), temperature=0.2)
     objective = make(contrast="remove_false_negatives", similarity="labels")
-    got, _ = loss(objective, {**inputs, "label": jnp.asarray(label, jnp.float32)})
+    got = comparing(objective)(projections, {**inputs, "label": jnp.asarray(label, jnp.float32)})
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
@@ -124,14 +132,13 @@ def test_recordings_of_one_subject_are_alike_whatever_the_matrix_says(projection
     inputs["subject"] = inputs["subject"].at[1].set(inputs["subject"][0])
     same = jnp.eye(16, dtype=bool).at[0, 1].set(True).at[1, 0].set(True)
     want = matrix.supervised_contrastive(*projections, positives=same, temperature=0.2)
-    np.testing.assert_allclose(loss(make(contrast="supervised_contrastive"), inputs)[0], want, rtol=1e-5)
+    got = comparing(make(contrast="supervised_contrastive"))(projections, inputs)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_a_missing_matrix_is_named():
+def test_a_missing_matrix_is_named(projections):
     with pytest.raises(ValueError, match=r"contrast is k_positive.*config\.data\.similarity.*'labels'"):
-        jax.eval_shape(
-            functools.partial(make(contrast="k_positive").loss, train=True), *drawn(), batch(), KEY
-        )
+        jax.eval_shape(comparing(make(contrast="k_positive")), projections, batch())
 
 
 def compared(objective, projections, inputs):
@@ -178,7 +185,7 @@ def test_nothing_moves_a_frozen_encoder_or_its_statistics(frozen):
         "schedule": {"name": "constant", "learning_rate": 1e-2},
     }
     tx, _ = optim.build(section, steps=3, frozen=objective.frozen_paths)
-    params, extra = drawn((("cmr", _Hashable(BATCH_NORM)),))
+    params, extra = filled(objective)
     before = jax.device_get({"params": params, "extra": extra})
     now = state.TrainState(jnp.zeros((), jnp.int32), params, extra, tx.init(params))
     train = jax.jit(step.make_train_step(objective, tx))
@@ -200,7 +207,7 @@ def test_nothing_moves_a_frozen_encoder_or_its_statistics(frozen):
         assert {p for p in trees.flatten(before) if p.startswith("extra/cmr")} <= moved
 
 
-def test_each_tower_may_have_a_rate_of_its_own():
+def test_each_tower_may_have_a_rate_of_its_own(drawn):
     section = {
         "name": "adam_l2",
         "weight_decay": 0.0,
@@ -208,63 +215,72 @@ def test_each_tower_may_have_a_rate_of_its_own():
         "groups": {"cmr": {"paths": "^cmr/", "learning_rate": 1e-2}},
     }
     tx, _ = optim.build(section, steps=1)
-    params, _ = drawn()
+    params, _ = drawn
     updates, _ = jax.jit(lambda p: tx.update(jax.tree.map(jnp.ones_like, p), tx.init(p), p))(params)
     for path, update in trees.flatten(updates).items():  # The first step of Adam is the rate itself.
         np.testing.assert_allclose(update, -1e-2 if path.startswith("cmr/") else -1e-3, rtol=1e-5)
 
 
-class _Hashable(dict):
-    def __hash__(self):
-        return hash(str(self))
-
-
 ONLINE = {"modality": "cmr", "label": "lbbb"}
 
 
-def test_the_online_classifier_touches_nothing_but_itself():
-    gradients = {}
-    for name, online in (("without", None), ("with", ONLINE)):
-        objective = make(cmr=BATCH_NORM, online=online, cmr_views="weak")
-        params, extra = drawn((("cmr", _Hashable(BATCH_NORM)), ("online", _Hashable(ONLINE))))
-        if online is None:
-            params = {m: params[m] for m in ("ecg", "cmr")}
-        grad = jax.value_and_grad(functools.partial(objective.loss, train=True), has_aux=True)
-        with (
-            jax.disable_jit()
-        ):  # Operation by operation: two compiled programs may fuse, and so round, otherwise.
-            gradients[name] = jax.device_get(grad(params, extra, batch(), KEY))
-    ((plain, plain_aux), without), ((value, aux), with_) = gradients["without"], gradients["with"]
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(with_.pop("online")))
-    assert trees.digest(with_) == trees.digest(without)
+@pytest.fixture(scope="module")
+def online():
+    """What training and evaluation find with an online classifier, and training without.
+
+    One program, whose parts are rounded alike: two may be fused otherwise.
+    """
+    objectives = {
+        name: make(cmr=BATCH_NORM, online=fields, cmr_views="weak", ecg_views="weak")
+        for name, fields in (("without", None), ("with", ONLINE))
+    }
+    params, extra = filled(objectives["with"])
+
+    @jax.jit
+    def run(params, extra, inputs):
+        def loss(name, params, train=True):
+            given = params if name == "with" else {m: params[m] for m in ("ecg", "cmr")}
+            return objectives[name].loss(given, extra, inputs, KEY, train=train)
+
+        return {
+            **{
+                name: jax.value_and_grad(functools.partial(loss, name), has_aux=True)(params)
+                for name in objectives
+            },
+            "gradient": jax.grad(lambda p: loss("with", p)[1].metrics["online"])(params),
+            "evaluation": loss("with", params, train=False)[1].metrics,
+        }
+
+    return jax.device_get(run(params, extra, batch()))
+
+
+def test_the_online_classifier_touches_nothing_but_itself(online):
+    ((plain, plain_aux), without), ((value, aux), with_) = online["without"], online["with"]
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(with_["online"]))
+    for m in ("ecg", "cmr"):
+        assert trees.digest(with_[m]) == trees.digest(without[m])
     assert trees.digest(aux.extra) == trees.digest(plain_aux.extra)
     assert aux.metrics["contrastive"] == plain
     np.testing.assert_allclose(value, plain + aux.metrics["online"], rtol=1e-6)
 
 
-def test_no_gradient_of_the_online_classifier_reaches_an_encoder():
-    objective = make(cmr=BATCH_NORM, online=ONLINE, cmr_views="weak")
-    params, extra = drawn((("cmr", _Hashable(BATCH_NORM)), ("online", _Hashable(ONLINE))))
-    grad = jax.jit(jax.grad(lambda *given: objective.loss(*given, train=True)[1].metrics["online"]))
-    gradient = grad(params, extra, batch(), KEY)
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient.pop("online")))
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+def test_no_gradient_of_the_online_classifier_reaches_an_encoder(online):
+    gradient = online["gradient"]
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient["online"]))
+    assert not any(np.any(leaf) for m in ("ecg", "cmr") for leaf in jax.tree.leaves(gradient[m]))
 
 
-def test_the_online_classifier_reads_the_input_without_augmentation():
-    objective = make(online=ONLINE, cmr_views="weak", ecg_views="weak")
-    given = drawn((("online", _Hashable(ONLINE)),))
-    train = loss(objective, batch(), given=given)[1]
-    plain = loss(objective, batch(), train=False, given=given)[1]
-    assert train["contrastive"] != plain["contrastive"]
+def test_the_online_classifier_reads_the_input_without_augmentation(online):
+    (_, aux), _ = online["with"]
+    assert aux.metrics["contrastive"] != online["evaluation"]["contrastive"]
     for name in ("online", "online_accuracy", "online_f1"):
-        np.testing.assert_allclose(train[name], plain[name], rtol=1e-5)
+        np.testing.assert_allclose(aux.metrics[name], online["evaluation"][name], rtol=1e-5)
 
 
 def test_a_tower_reads_the_frames_it_names():
     objective = make(cmr={**FIELDS["cmr"], "frames": ("ED", "ES")})
     assert SPEC.cmr.frames == ("ES", "mid", "ED")
-    params, extra = drawn((("cmr", _Hashable({**FIELDS["cmr"], "frames": ("ED", "ES")})),))
+    params, extra = filled(objective)
     assert params["cmr"]["encoder"]["conv1"]["kernel"].shape == (3, 3, 2, 8)
     embed = jax.jit(lambda image: objective.predict(params, extra, {"cmr": image})["cmr/embedding"])
     image = batch()["cmr"]
@@ -273,7 +289,7 @@ def test_a_tower_reads_the_frames_it_names():
         assert not np.allclose(embed(image), embed(image.at[..., read].set(0)))
 
 
-def test_the_region_of_interest_is_cut_out_of_training_and_evaluation_alike(projections):
+def test_the_region_of_interest_is_cut_out_of_training_and_evaluation_alike():
     roi = (0.25, 0.5, 0.5)  # Rows 2 to 5, columns 4 to 7 of 8 x 8.
     image = np.asarray(batch()["cmr"])[:, 2:6, 4:8]
     at = np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3)
@@ -285,14 +301,23 @@ def test_the_region_of_interest_is_cut_out_of_training_and_evaluation_alike(proj
         w = weight.reshape(shape)
         image = image.take(low, axis) * (1 - w) + image.take(high, axis) * w
     cut = {**batch(), "cmr": jnp.asarray(image, jnp.float32)}
-    want, plain = loss(make(), cut)[0], loss(make(), batch())[0]
-    objective = make(cmr_roi=roi)
-    assert abs(want - plain) > 1e-3
-    np.testing.assert_allclose(loss(objective, batch())[0], want, rtol=1e-5)
-    np.testing.assert_allclose(loss(objective, batch(), train=False)[0], want, rtol=1e-5)
-    (got,) = predictions(objective, drawn(), {"cmr": batch()["cmr"]}, "cmr/embedding")
-    (want,) = predictions(make(), drawn(), {"cmr": cut["cmr"]}, "cmr/embedding")
-    np.testing.assert_allclose(got, want, atol=1e-5)
+    plain, cutting = (make(cmr={**RESNET, "norm": "group"}, cmr_roi=box) for box in (None, roi))
+
+    @jax.jit
+    def run(params, extra, inputs, cut):
+        def losses(objective, inputs):
+            return [objective.loss(params, extra, inputs, KEY, train=train)[0] for train in (True, False)]
+
+        def embedding(objective, inputs):
+            return objective.predict(params, extra, {"cmr": inputs["cmr"]})["cmr/embedding"]
+
+        found = losses(cutting, inputs), embedding(cutting, inputs)
+        return found, (losses(plain, cut), embedding(plain, cut)), losses(plain, inputs)
+
+    (got, embedded), (want, wanted), whole = jax.device_get(run(*filled(plain), batch(), cut))
+    assert np.all(np.abs(np.subtract(want, whole)) > 1e-3)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    np.testing.assert_allclose(embedded, wanted, atol=1e-5)
 
 
 def test_it_computes_in_float64():

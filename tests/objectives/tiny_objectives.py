@@ -169,6 +169,10 @@ def objective(name):
 
 @functools.cache
 def initial(name):
+    return filled(objective(name))
+
+
+def filled(objective):
     """Values as initialisation would draw them; compiling `init` itself takes longer than a whole test."""
     draw = np.random.default_rng(1)
 
@@ -182,12 +186,13 @@ def initial(name):
         fan_in = max(int(np.prod(leaf.shape[:-1])), 1)
         return jnp.asarray(draw.normal(size=leaf.shape) / np.sqrt(fan_in), jnp.float32)
 
-    return trees.map_named(fill, jax.eval_shape(objective(name).init, jax.random.key(0)))
+    return trees.map_named(fill, jax.eval_shape(objective.init, jax.random.key(0)))
 
 
-def batch_for(name, size=16):
+@functools.cache
+def batch_for(name, seed=0):
     """A batch of the leads that an objective's data have."""
-    made = batch(size)
+    made = batch(seed=seed)
     return {**made, "ecg": made["ecg"][:, : len(objective(name).spec.ecg.leads)]}
 
 
