@@ -23,7 +23,7 @@ class Runs:
     def __init__(self, data, cache, errors):
         environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
         environment |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        script = ROOT / "tests" / "jobs" / "killed_runs.py"
+        script = ROOT / "tests" / "runs" / "killed_runs.py"
         self._errors = errors
         self._process = subprocess.Popen(
             [sys.executable, str(script), str(data), str(cache)],
