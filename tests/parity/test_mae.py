@@ -1,5 +1,6 @@
 """The masked objective of both generations: one masking, and two with the cosine term."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -10,7 +11,9 @@ from formula import Golden, fill_by_formula, fill_from_state
 
 from ecgjax.core.spec import EcgSpec, InputSpec
 from ecgjax.losses.reconstruction import reconstruction_loss
+from ecgjax.models import mae, vit
 from ecgjax.models.mae import kept_tokens, masking_from_noise
+from ecgjax.models.posemb import sincos_positions
 from ecgjax.models.vit import patchify, unpatchify
 from ecgjax.objectives.masked import Masked
 from ecgjax.train.optim import adamw
@@ -103,6 +106,25 @@ class Setting:
         return history
 
 
+@contextlib.contextmanager
+def positions_of(golden):
+    """The golden's own tables in place of those computed here.
+
+    This release computes them in float32, whose powers differ between processors by a unit in the last place: too much
+    for what float64 is held to. `test_positions_are_those_of_the_release` compares the tables.
+    """
+    tables = {golden[key].shape[-1]: golden[key][0] for key in ("pos_embed", "decoder_pos_embed")}
+
+    def stored(*, leads, columns, width, frequencies):
+        assert (leads * columns + 1, frequencies) == (len(tables[width]), "float32")
+        return tables[width]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (vit, mae):
+            patch.setattr(module, "sincos_positions", stored)
+        yield
+
+
 @pytest.fixture(scope="module", params=["mae_small", "mae_tiny"])
 def setting(request, goldens, precision):
     golden = Golden(goldens, request.param, precision)
@@ -121,7 +143,8 @@ def setting(request, goldens, precision):
         masking_from_noise(golden.input(noise), kept=golden.meta["len_keep"])
         for noise in ("noise1", "noise2")
     ]
-    return Setting(golden, masked, lower(tree, params), stats, golden.input("x")[:, 0], maskings)
+    with positions_of(golden):
+        yield Setting(golden, masked, lower(tree, params), stats, golden.input("x")[:, 0], maskings)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +159,16 @@ def published(setting):
 def newest(setting):
     """Steps of the newest model."""
     return setting.training(setting.masked, setting.params, setting.stats, maskings=setting.maskings)
+
+
+@pytest.mark.parametrize("key", ["pos_embed", "decoder_pos_embed"])
+def test_positions_are_those_of_the_release(setting, key):
+    (want,), (_, leads, length) = setting.golden[key], setting.golden.meta["img"]
+    patch_leads, patch = setting.golden.meta["patch"]
+    rows, columns = leads // patch_leads, length // patch
+    table = sincos_positions(leads=rows, columns=columns, width=want.shape[1], frequencies="float32")
+    # A frequency of up to 1 is off by one unit in its last place, the angle by as much for every column.
+    np.testing.assert_allclose(table, want, atol=max(rows, columns) * np.finfo(np.float32).eps)
 
 
 def test_masking_keeps_the_same_tokens(setting):

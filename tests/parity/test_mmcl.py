@@ -77,9 +77,8 @@ def lift(params):
 def write_positions(golden, encoder):
     config = golden.meta["hparams"]
     columns = config["input_size"][2] // config["patch_size"][1]
-    table = positions(
-        leads=config["input_size"][1], columns=columns, width=golden.meta["ecg_model"]["embed_dim"]
-    )
+    width = golden.meta["ecg_model"]["embed_dim"]
+    table = positions(golden.directory, leads=config["input_size"][1], columns=columns, width=width)
     encoder["positions"] = jnp.asarray(table[None], golden.precision)
 
 

@@ -27,7 +27,9 @@ def test_sincos_table(golden):
     for key, (width, leads, columns) in found(golden, r"sincos_d(\d+)_(\d+)x(\d+)"):
         # The goldens come from the newest release, which computes the frequencies in float32.
         table = sincos_positions(leads=leads, columns=columns, width=width, frequencies="float32")
-        golden.check(key, table.astype(golden.precision))
+        # numpy's float32 powers differ between processors by a unit in the last place, angles by one for every column.
+        error = np.abs(table.astype(np.float64) - golden[key]).max()
+        assert error <= max(leads, columns) * np.finfo(np.float32).eps, (key, error)
 
 
 def test_sincos_of_one_axis(golden):

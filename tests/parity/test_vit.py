@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from formula import Golden, fill_by_formula, fill_from_state, get, path_of, put
+from formula import Golden, fill_by_formula, fill_from_state, get, path_of, positions, put
 
 from ecgjax.core.functional import Functional
 from ecgjax.core.spec import EcgSpec, InputSpec
 from ecgjax.models.mae import block_masking_from_noise, kept_tokens, masking_from_noise
-from ecgjax.models.posemb import sincos_positions
 from ecgjax.objectives.finetune import Finetune
 from ecgjax.train import optim
 from ecgjax.train.groups import decay_mask, layer_scales
@@ -86,7 +85,7 @@ def initial(golden, tuned, short="avg"):
         fill_by_formula(tree, names, golden.meta["base_seed"])
         rows, columns = grid(golden)
         width = golden.meta["model"]["embed_dim"]
-        table = sincos_positions(leads=rows, columns=columns, width=width, frequencies="float32")
+        table = positions(golden.directory, leads=rows, columns=columns, width=width)
         put(tree, ("positions",), table[None])
     if extra["ecg"]:  # A probe's batch norm starts at mean 0 and variance 1.
         put(extra, ("ecg", "head", "norm", "var"), extra["ecg"]["head"]["norm"]["var"] + 1)
