@@ -161,7 +161,7 @@ def test_a_checkpoint_with_another_image_is_no_start(beats, trained, tmp_path):
     config = tiny(other)
     config.init_from.update({"workdir": str(trained), "rules": ((r"^ecg/encoder/", "ecg/encoder/"),)})
     with pytest.raises(
-        ValueError, match=r"trained on other ECG input; data -> run: ecg\.image\.win: 16 -> 32"
+        ValueError, match=r"trained on other ECG input; data -> run: .*ecg\.image\.win: 16 -> 32"
     ):
         training.train(config, epath.Path(tmp_path / "run"), dry_run=True)
     with pytest.raises(ValueError, match=r"conditioned otherwise.*ecg\.image.*--like"):
