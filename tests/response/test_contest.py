@@ -398,4 +398,4 @@ def test_data_conditioned_otherwise_are_refused_for_fresh_weights_too(altered, r
 
     altered(narrower)
     for mode in ("vit_probe", "vit_random"):
-        refused(recipe(mode), tmp_path, r"init_from\.workdir .* trained on other ECG input; data -> run: ecg\.band_hz: ")
+        refused(recipe(mode), tmp_path, r"init_from\.workdir .* other ECG input; data -> run: ecg\.band_hz: ")
