@@ -52,6 +52,25 @@ def positions(directory: pathlib.Path, *, leads: int, columns: int, width: int) 
     return np.concatenate([np.zeros((1, width), np.float32), table])
 
 
+def check_positions(table: np.ndarray, want: np.ndarray, *, leads: int, columns: int) -> None:
+    """Passes where no entry is further off than by two units in the last place of its angle, and one of its own.
+
+    The tables of the newest release are float32 in both precisions of the tests. Power and quotient of a frequency are
+    each rounded, by numpy to another neighbour on another processor. Most angles are small, and their units far below
+    what one tolerance for all entries could be.
+    """
+    width = want.shape[-1]
+    frequency = 1 / 10000 ** (np.arange(width // 4) / (width / 4))
+    lead, column = np.divmod(np.arange(leads * columns), columns)
+    halves = [np.spacing((axis[:, None] * frequency).astype(np.float32)) for axis in (column, lead)]
+    unit = np.concatenate([np.tile(half, 2) for half in halves], axis=1)
+    allowed = np.concatenate([np.zeros((1, width)), 2 * unit]) + np.spacing(np.abs(want))
+    error = np.abs(table.astype(np.float64) - want)
+    assert np.all(error <= allowed), (
+        f"{error.max():.3g}, {np.sum(error > allowed)} entries beyond their units"
+    )
+
+
 def get(tree, path):
     for part in path:
         tree = tree[part]

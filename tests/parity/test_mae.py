@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from formula import Golden, fill_by_formula, fill_from_state
+from formula import Golden, check_positions, fill_by_formula, fill_from_state
 
 from ecgjax.core.spec import EcgSpec, InputSpec
 from ecgjax.losses.reconstruction import reconstruction_loss
@@ -167,8 +167,7 @@ def test_positions_are_those_of_the_release(setting, key):
     patch_leads, patch = setting.golden.meta["patch"]
     rows, columns = leads // patch_leads, length // patch
     table = sincos_positions(leads=rows, columns=columns, width=want.shape[1], frequencies="float32")
-    # A frequency of up to 1 is off by one unit in its last place, the angle by as much for every column.
-    np.testing.assert_allclose(table, want, atol=max(rows, columns) * np.finfo(np.float32).eps)
+    check_positions(table, want, leads=rows, columns=columns)
 
 
 def test_masking_keeps_the_same_tokens(setting):
