@@ -5,6 +5,9 @@ from ml_collections import config_flags
 
 from ecgjax.core import cluster
 
+STALL_MINUTES = 10.0
+"""Default of --stall_minutes, and of whoever trains without flags."""
+
 
 def define_config(kind: str) -> None:
     """Declares `--config`, a Python file with `get_config`; keys that it lacks cannot be set."""

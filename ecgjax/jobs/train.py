@@ -18,7 +18,7 @@ import os
 
 from absl import flags
 
-from ecgjax.core.flags import define_compile_cache, define_config, define_distributed
+from ecgjax.core.flags import STALL_MINUTES, define_compile_cache, define_config, define_distributed
 
 
 def define() -> None:
@@ -33,7 +33,7 @@ def define() -> None:
     )
     flags.DEFINE_float(
         "stall_minutes",
-        10.0,
+        STALL_MINUTES,
         "A step that takes longer ends the process; starting, compiling, validating, saving may take six times that.",
         lower_bound=0.01,
     )

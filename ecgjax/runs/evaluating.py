@@ -9,8 +9,8 @@ from etils import epath
 import ecgjax
 from ecgjax.core import config as configs
 from ecgjax.core import runtime, trees
+from ecgjax.core.result_files import results_path
 from ecgjax.evaluators import EVALUATORS
-from ecgjax.evaluators.base import results_path
 from ecgjax.runs import opening
 from ecgjax.train import checkpoint
 

@@ -14,6 +14,7 @@ from ecgjax.core import config as configs
 from ecgjax.core import distributed, rng, runtime, trees
 from ecgjax.core import mesh as meshes
 from ecgjax.core.files import absolute, write_json
+from ecgjax.core.flags import STALL_MINUTES
 from ecgjax.core.interfaces import Objective, Summarising, Tree
 from ecgjax.core.spec import InputSpec
 from ecgjax.data import manifest as manifests
@@ -36,7 +37,7 @@ def train(
     *,
     dry_run: bool = False,
     profile: str | None = None,
-    stall_minutes: float = 10.0,
+    stall_minutes: float = STALL_MINUTES,
 ) -> int:
     """Assembles one run and trains it to the end; the exit code says whether it was interrupted."""
     with Watchdog(stall_minutes, workdir) as watchdog:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from heart_world import World, separable, unrelated
 
+from ecgjax.core.result_files import results_path
 from ecgjax.evaluators import EVALUATORS
-from ecgjax.evaluators.base import Results, results_path
+from ecgjax.evaluators.base import Results
 
 # Baselines ask no checkpoint: test_linear_probe has them.
 ASKING = [name for name in EVALUATORS if name != "baselines"]
